@@ -1,0 +1,9 @@
+"""Batches of geometry of different sizes: lists, packed and padded tensors behind one object."""
+
+from __future__ import annotations
+
+from .meshes import Meshes, join_meshes_as_batch, join_meshes_as_scene
+from .topology import Topology
+from .utils import list_to_packed, list_to_padded, packed_to_list, padded_to_list
+
+__all__ = [k for k in globals() if not k.startswith("_")]

@@ -1,0 +1,171 @@
+"""Checks of what `Meshes` is built from. They run once for each construction, for the whole batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .topology import Topology
+from .utils import padded_to_packed
+
+
+def topology_and_verts(verts: Any, faces: Any) -> tuple[Topology, list[Tensor] | Tensor]:
+    """The topology of the given faces, and the vertices with empty ones in shape (0, 3).
+
+    Args:
+        verts: list of (V_n, 3) tensors or a padded (N, V, 3) tensor.
+        faces: list of (F_n, 3) tensors or a padded (N, F, 3) tensor, of the same form.
+
+    Raises:
+        ValueError: for anything that is not a batch of meshes.
+    """
+    if isinstance(verts, list) and isinstance(faces, list):
+        return _from_lists(verts, faces)
+    if isinstance(verts, Tensor) and isinstance(faces, Tensor):
+        return _from_padded(verts, faces)
+    raise ValueError(
+        "Verts and Faces must be either a list or a tensor with shape (batch_size, N, 3) where N is either the maximum "
+        f"number of verts or faces respectively: got {type(verts).__name__} and {type(faces).__name__}."
+    )
+
+
+def _from_lists(verts: list[Tensor], faces: list[Tensor]) -> tuple[Topology, list[Tensor]]:
+    if len(verts) != len(faces):
+        raise ValueError(f"Meshes: verts and faces must have the same length, got {len(verts)} and {len(faces)}")
+    if not verts:
+        return Topology([], [], faces_list=[], device=torch.device("cpu")), []
+    verts = [_rows(v, "verts", n) for n, v in enumerate(verts)]
+    faces = [_rows(f, "faces", n) for n, f in enumerate(faces)]
+    device = verts[0].device
+    for n, (v, f) in enumerate(zip(verts, faces, strict=True)):
+        if v.device != device or f.device != device:
+            raise ValueError(
+                "All Verts and Faces tensors should be on same device: "
+                f"verts[0] is on {device}, verts[{n}] on {v.device}, faces[{n}] on {f.device}."
+            )
+    dtypes = {v.dtype for v in verts if len(v)}
+    if len(dtypes) > 1:
+        raise ValueError(f"Meshes: all verts must have one dtype, got {sorted(map(str, dtypes))}")
+    dtype = next(iter(dtypes), verts[0].dtype)
+    _check_floating(dtype)
+    verts = [v if v.dtype == dtype else v.to(dtype) for v in verts]
+    faces = _without_padding([_int64(f, "faces") for f in faces], [len(v) for v in verts])
+    topology = Topology([len(v) for v in verts], [len(f) for f in faces], faces_list=faces, device=device)
+    return topology, verts
+
+
+def _from_padded(verts: Tensor, faces: Tensor) -> tuple[Topology, Tensor]:
+    for name, tensor in (("verts", verts), ("faces", faces)):
+        if tensor.ndim != 3 or tensor.shape[2] != 3:
+            raise ValueError(
+                "Verts or Faces tensors have incorrect dimensions: "
+                f"padded {name} must have shape (N, any, 3), got {tuple(tensor.shape)}."
+            )
+    if verts.device != faces.device:
+        raise ValueError(f"Verts and Faces tensors should be on same device. Got {verts.device} and {faces.device}.")
+    if len(verts) != len(faces):
+        raise ValueError(f"Meshes: verts and faces must have the same batch size, got {len(verts)} and {len(faces)}")
+    _check_floating(verts.dtype)
+    N, V, _ = verts.shape
+    faces = _int64(faces, "faces")
+    num_faces = [faces.shape[1]] * N
+    if faces.numel():
+        low, high = torch.stack(torch.aminmax(faces)).tolist()
+        if low < 0:
+            num_faces = _rows_before_padding(faces)
+        if high >= V:
+            raise _out_of_range(high, V)
+    return Topology([V] * N, num_faces, faces_padded=faces, device=verts.device), verts
+
+
+def _rows(tensor: Any, name: str, n: int) -> Tensor:
+    """`tensor` when it has shape (any, 3); an empty tensor of any shape becomes (0, 3)."""
+    if not isinstance(tensor, Tensor):
+        raise ValueError(f"Meshes: {name}[{n}] must be a tensor, got {type(tensor).__name__}")
+    if tensor.numel() == 0 and tensor.shape != (0, 3):
+        return tensor.new_zeros((0, 3))
+    if tensor.ndim != 2 or tensor.shape[1] != 3:
+        raise ValueError(f"Meshes: {name}[{n}] must have shape (any, 3), got {tuple(tensor.shape)}")
+    return tensor
+
+
+def _check_floating(dtype: torch.dtype) -> None:
+    if not dtype.is_floating_point:
+        raise ValueError(f"Meshes: verts must have a floating dtype, got {dtype}. Convert them with .float()")
+
+
+def _int64(indices: Tensor, name: str) -> Tensor:
+    """Integer indices as int64. Floating tensors are accepted when they hold whole numbers."""
+    if indices.dtype == torch.int64:
+        return indices
+    if indices.dtype == torch.bool or indices.dtype.is_complex:
+        raise ValueError(f"Meshes: {name} must have an integer dtype, got {indices.dtype}")
+    whole = indices.to(torch.int64)
+    if indices.dtype.is_floating_point and not torch.equal(whole.to(indices.dtype), indices):
+        raise ValueError(f"Meshes: {name} must hold whole numbers, got a {indices.dtype} tensor with fractions")
+    return whole
+
+
+def _without_padding(faces: list[Tensor], num_verts: Sequence[int]) -> list[Tensor]:
+    """Faces without rows that hold a negative index, all other indices being in range."""
+    filled = [n for n, f in enumerate(faces) if len(f)]
+    if not filled:
+        return faces
+    # One pass over each mesh and one transfer for the batch.
+    ranges = torch.stack([bound for n in filled for bound in torch.aminmax(faces[n])]).tolist()
+    faces = list(faces)
+    for n, low, high in zip(filled, ranges[::2], ranges[1::2], strict=True):
+        if low < 0:
+            faces[n] = faces[n][(faces[n] >= 0).all(1)]
+            high = int(faces[n].max()) if len(faces[n]) else -1
+        if high >= num_verts[n]:
+            raise _out_of_range(high, num_verts[n], n)
+    return faces
+
+
+def _rows_before_padding(faces: Tensor) -> list[int]:
+    """The number of faces of each mesh of a padded tensor whose padding is at the end."""
+    is_face = (faces >= 0).all(2)
+    if bool((~is_face[:, :-1] & is_face[:, 1:]).any()):
+        raise ValueError("Padding of faces must be at the end: a row of -1 comes before a face.")
+    return is_face.sum(1).tolist()
+
+
+def _out_of_range(index: int, num_verts: int, n: int | None = None) -> ValueError:
+    name = "faces" if n is None else f"faces[{n}]"
+    return ValueError(
+        f"Meshes: {name} has index {index} but there are {num_verts} vertices; indices count from 0 in each mesh"
+    )
+
+
+def assigned_normals(verts_normals: Any, topology: Topology) -> Tensor:
+    """Packed vertex normals (sum(V_n), 3) from a list or a padded tensor.
+
+    Args:
+        verts_normals: list of (V_n, 3) tensors or a padded (N, max(V_n), 3) tensor.
+        topology: of the meshes they belong to.
+
+    Raises:
+        ValueError: when they do not match the vertices.
+    """
+    if isinstance(verts_normals, list):
+        if len(verts_normals) != topology.num_meshes:
+            raise ValueError(
+                f"Invalid verts_normals input: expected {topology.num_meshes} tensors, got {len(verts_normals)}."
+            )
+        for n, (normals, count) in enumerate(zip(verts_normals, topology.num_verts, strict=True)):
+            if not isinstance(normals, Tensor) or normals.shape != (count, 3):
+                got = tuple(normals.shape) if isinstance(normals, Tensor) else type(normals).__name__
+                raise ValueError(f"Invalid verts_normals input: item {n} must have shape ({count}, 3), got {got}.")
+        return torch.cat(verts_normals) if verts_normals else torch.zeros((0, 3), device=topology.device)
+    if not isinstance(verts_normals, Tensor):
+        raise ValueError(f"verts_normals must be a list or tensor, got {type(verts_normals).__name__}")
+    if verts_normals.shape != (topology.num_meshes, topology.max_verts, 3):
+        raise ValueError(
+            "Vertex normals tensor has incorrect dimensions: "
+            f"expected ({topology.num_meshes}, {topology.max_verts}, 3), got {tuple(verts_normals.shape)}."
+        )
+    return padded_to_packed(verts_normals, split_size=topology.num_verts)

@@ -1,0 +1,342 @@
+"""Everything about a batch of meshes that follows from its faces alone, computed once and shared by all its copies.
+
+Moving vertices does not change which of them are joined. A `Topology` is therefore made when a `Meshes` is built and
+handed on, as the same object, by everything that keeps the faces (`offset_verts`, `scale_verts`, `clone`, `detach`,
+`update_padded`). Each field is computed when it is first read, for the whole batch at once.
+
+Sizes: N meshes, V vertices and F faces of the whole batch (packed), E unique edges, Q pairs of faces that share an edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from .utils import list_to_padded
+
+
+def _offsets(counts: Tensor) -> Tensor:
+    """CSR offsets (n + 1,) of rows with the given lengths (n,)."""
+    offsets = counts.new_zeros(len(counts) + 1)
+    torch.cumsum(counts, 0, out=offsets[1:])
+    return offsets
+
+
+class Topology:
+    """Indices that depend on the faces of a batch of meshes and on nothing else. Read-only.
+
+    All tensors are int64 unless stated, on `device`, and index packed vertices and packed faces: those of mesh 0, then
+    those of mesh 1, and so on. A CSR pair `offsets`, `indices` means that row i is `indices[offsets[i]:offsets[i+1]]`.
+
+    Sizes, as Python integers (reading them never waits for a device):
+        num_verts, num_faces: lists of N numbers.
+        total_verts, total_faces: their sums V and F.
+        max_verts, max_faces: their maxima, 0 for an empty batch.
+        equisized: whether all meshes have the same numbers of vertices and of faces; False for an empty batch.
+
+    Packing:
+        faces_list: N tensors (F_n, 3), indices into the vertices of mesh n.
+        faces_padded: (N, >= max_faces, 3), the same with -1 as padding.
+        faces_packed: (F, 3), indices into the packed vertices.
+        num_verts_per_mesh, num_faces_per_mesh: (N,).
+        valid: (N,) bool, meshes that have both vertices and faces.
+        mesh_to_verts_packed_first_idx, mesh_to_faces_packed_first_idx: (N,).
+        verts_packed_to_mesh_idx: (V,). faces_packed_to_mesh_idx: (F,).
+        verts_padded_to_packed_idx: (V,), rows of the flattened padded vertices.
+
+    Edges (unique, undirected):
+        edges_packed: (E, 2), v0 <= v1 in each row, rows in lexicographic order (the order of PyTorch3D).
+        faces_to_edges: (F, 3), column k is the edge opposite to corner k of the face.
+        edges_packed_to_mesh_idx: (E,). num_edges_per_mesh: (N,). mesh_to_edges_packed_first_idx: (N,).
+        num_edges_per_mesh_int32: (N,) int32, what `Meshes.num_edges_per_mesh` returns.
+
+    Faces at an edge:
+        edge_faces_offsets: (E + 1,), edge_faces_indices: (3F,): CSR, the faces that contain each edge.
+        edge_faces_opposite: (3F,), beside each entry of edge_faces_indices the vertex of that face which is not on the
+            edge.
+        normal_consistency_pairs: (Q, 4), for every two faces that share an edge: the edge (v0, v1) and the opposite
+            vertices a, b of the two faces. Ordered by edge. An edge with n faces gives n (n - 1) / 2 rows.
+        normal_consistency_edge_idx: (Q,), the edge of each pair.
+        normal_consistency_mesh_idx: (Q,), the mesh of each pair.
+
+    Neighbours of a vertex (the uniform Laplacian):
+        vert_neighbors_offsets: (V + 1,), vert_neighbors_indices: (2E,): CSR, ascending in each row.
+        vert_degrees: (V,), the lengths of the rows.
+
+    Faces at a vertex:
+        vert_faces_offsets: (V + 1,), vert_faces_indices: (3F,): CSR, ascending in each row.
+        vert_faces_corners: (3F,), which corner (0, 1, 2) of that face the vertex is.
+
+    Cost: `faces_packed` is a copy of the faces when N > 1 and free when N = 1. Edges and everything on them share one
+    sort of 3F keys. On CUDA the first read of a field of edges waits for the device, because E and Q are not known
+    before; later reads never do.
+
+    Args:
+        num_verts: N numbers of vertices.
+        num_faces: N numbers of faces.
+        faces_list: N int64 tensors (F_n, 3) of valid local indices, or None when `faces_padded` is given.
+        faces_padded: (N, max F_n, 3) int64 with -1 rows at the end, or None when `faces_list` is given.
+        device: the device of the faces.
+    """
+
+    def __init__(
+        self,
+        num_verts: Sequence[int],
+        num_faces: Sequence[int],
+        *,
+        faces_list: list[Tensor] | None = None,
+        faces_padded: Tensor | None = None,
+        device: torch.device,
+    ) -> None:
+        self.num_verts = list(num_verts)
+        self.num_faces = list(num_faces)
+        self.device = device
+        self.num_meshes = len(self.num_verts)
+        self.total_verts = sum(self.num_verts)
+        self.total_faces = sum(self.num_faces)
+        self.max_verts = max(self.num_verts, default=0)
+        self.max_faces = max(self.num_faces, default=0)
+        self.equisized = len(set(self.num_verts)) == 1 and len(set(self.num_faces)) == 1
+        # What was given takes the place of the field that would compute it.
+        if faces_list is not None:
+            self.__dict__["faces_list"] = faces_list
+        elif faces_padded is not None:
+            self.__dict__["faces_padded"] = faces_padded
+        else:
+            raise ValueError("Topology: faces_list or faces_padded must be given")
+
+    def cached(self, name: str) -> Tensor | None:
+        """The field `name` when it was computed already, else None."""
+        return self.__dict__.get(name)
+
+    def to(self, device: torch.device) -> Topology:
+        """The same topology on another device; what was computed is copied, not computed again. Self when already there."""
+        if device == self.device:
+            return self
+        moved = object.__new__(Topology)
+        for name, value in self.__dict__.items():
+            if torch.is_tensor(value):
+                value = value.to(device)
+            elif name == "faces_list":
+                value = [faces.to(device) for faces in value]
+            moved.__dict__[name] = value
+        moved.device = device
+        return moved
+
+    # Packing
+
+    @cached_property
+    def faces_list(self) -> list[Tensor]:
+        return [faces[:count] for faces, count in zip(self.faces_padded.unbind(0), self.num_faces, strict=True)]
+
+    @cached_property
+    def faces_padded(self) -> Tensor:
+        if self.num_meshes == 0:
+            return torch.zeros((0, 0, 3), dtype=torch.int64, device=self.device)
+        return list_to_padded(self.faces_list, (self.max_faces, 3), pad_value=-1, equisized=self.equisized)
+
+    @cached_property
+    def faces_packed(self) -> Tensor:
+        if self.num_meshes == 0:
+            return torch.zeros((0, 3), dtype=torch.int64, device=self.device)
+        if self.num_meshes == 1:
+            return self.faces_list[0]
+        first = self.mesh_to_verts_packed_first_idx[self.faces_packed_to_mesh_idx]
+        return torch.cat(self.faces_list) + first[:, None]
+
+    @cached_property
+    def num_verts_per_mesh(self) -> Tensor:
+        return self._index_tensor(self.num_verts)
+
+    @cached_property
+    def num_faces_per_mesh(self) -> Tensor:
+        return self._index_tensor(self.num_faces)
+
+    @cached_property
+    def valid(self) -> Tensor:
+        flags = [v > 0 and f > 0 for v, f in zip(self.num_verts, self.num_faces, strict=True)]
+        return torch.tensor(flags, dtype=torch.bool, device=self.device)
+
+    @property
+    def isempty(self) -> bool:
+        """Whether no mesh has both vertices and faces."""
+        return not any(v > 0 and f > 0 for v, f in zip(self.num_verts, self.num_faces, strict=True))
+
+    @cached_property
+    def mesh_to_verts_packed_first_idx(self) -> Tensor:
+        return self._index_tensor([0, *accumulate(self.num_verts)][: self.num_meshes])
+
+    @cached_property
+    def mesh_to_faces_packed_first_idx(self) -> Tensor:
+        return self._index_tensor([0, *accumulate(self.num_faces)][: self.num_meshes])
+
+    @cached_property
+    def verts_packed_to_mesh_idx(self) -> Tensor:
+        return self._mesh_of_row(self.num_verts_per_mesh, self.total_verts)
+
+    @cached_property
+    def faces_packed_to_mesh_idx(self) -> Tensor:
+        return self._mesh_of_row(self.num_faces_per_mesh, self.total_faces)
+
+    @cached_property
+    def verts_padded_to_packed_idx(self) -> Tensor:
+        rows = torch.arange(self.total_verts, device=self.device)
+        shift = self._index_tensor([n * self.max_verts for n in range(self.num_meshes)])
+        return rows + (shift - self.mesh_to_verts_packed_first_idx)[self.verts_packed_to_mesh_idx]
+
+    def _index_tensor(self, values: Sequence[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.int64, device=self.device)
+
+    def _mesh_of_row(self, counts: Tensor, total: int) -> Tensor:
+        if self.num_meshes == 1:
+            return torch.zeros(total, dtype=torch.int64, device=self.device)
+        return torch.arange(self.num_meshes, device=self.device).repeat_interleave(counts, output_size=total)
+
+    # Edges. The half-edge k * F + f is the edge opposite to corner k of face f.
+
+    @cached_property
+    def _half_edges(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Half-edges grouped by the edge they lie on: (their order (3F,), their edge (3F,), the start of each edge (E,))."""
+        a, b, c = self.faces_packed.unbind(1)
+        start, end = torch.cat([b, c, a]), torch.cat([c, a, b])
+        # One integer for each undirected edge makes the lexicographic sort of pairs a sort of numbers.
+        key = torch.minimum(start, end) * self.total_verts + torch.maximum(start, end)
+        key, order = torch.sort(key, stable=True)
+        is_first = torch.ones_like(key, dtype=torch.bool)
+        torch.ne(key[1:], key[:-1], out=is_first[1:])
+        first = is_first.nonzero().squeeze(1)
+        self.__dict__["_edge_keys"] = key[first]
+        return order, is_first.cumsum(0) - 1, first
+
+    @cached_property
+    def _edge_keys(self) -> Tensor:
+        _ = self._half_edges
+        return self.__dict__["_edge_keys"]
+
+    @cached_property
+    def edges_packed(self) -> Tensor:
+        keys = self._edge_keys
+        v0 = torch.div(keys, max(self.total_verts, 1), rounding_mode="floor")
+        return torch.stack([v0, keys - v0 * self.total_verts], dim=1)
+
+    @cached_property
+    def faces_to_edges(self) -> Tensor:
+        order, edge, _ = self._half_edges
+        return torch.empty_like(edge).scatter_(0, order, edge).reshape(3, self.total_faces).t()
+
+    @cached_property
+    def edges_packed_to_mesh_idx(self) -> Tensor:
+        return self.verts_packed_to_mesh_idx[self.edges_packed[:, 0]]
+
+    @cached_property
+    def num_edges_per_mesh(self) -> Tensor:
+        return torch.bincount(self.edges_packed_to_mesh_idx, minlength=self.num_meshes)
+
+    @cached_property
+    def num_edges_per_mesh_int32(self) -> Tensor:
+        return self.num_edges_per_mesh.to(torch.int32)
+
+    @cached_property
+    def mesh_to_edges_packed_first_idx(self) -> Tensor:
+        return self.num_edges_per_mesh.cumsum(0) - self.num_edges_per_mesh
+
+    # Faces at an edge
+
+    @cached_property
+    def edge_faces_offsets(self) -> Tensor:
+        _, _, first = self._half_edges
+        return torch.cat([first, first.new_full((1,), 3 * self.total_faces)])
+
+    @cached_property
+    def edge_faces_indices(self) -> Tensor:
+        order, _, _ = self._half_edges
+        return order % max(self.total_faces, 1)
+
+    @cached_property
+    def edge_faces_opposite(self) -> Tensor:
+        order, _, _ = self._half_edges
+        return self.faces_packed.t().reshape(-1)[order]
+
+    @cached_property
+    def _face_pairs(self) -> tuple[Tensor, Tensor]:
+        """Rows of `edge_faces_indices`, (first (Q,), second (Q,)), of every two faces on one edge."""
+        _, edge, first = self._half_edges
+        rank = torch.arange(len(edge), device=self.device) - first[edge]
+        # The face with rank r on its edge forms a pair with each of the r faces before it.
+        second = torch.arange(len(edge), device=self.device).repeat_interleave(rank)
+        pairs_before = rank.cumsum(0) - rank
+        nth_partner = torch.arange(len(second), device=self.device) - pairs_before[second]
+        return first[edge[second]] + nth_partner, second
+
+    @cached_property
+    def normal_consistency_pairs(self) -> Tensor:
+        i, j = self._face_pairs
+        edge = self.edges_packed[self.normal_consistency_edge_idx]
+        opposite = self.edge_faces_opposite
+        return torch.cat([edge, opposite[i, None], opposite[j, None]], dim=1)
+
+    @cached_property
+    def normal_consistency_edge_idx(self) -> Tensor:
+        _, edge, _ = self._half_edges
+        return edge[self._face_pairs[1]]
+
+    @cached_property
+    def normal_consistency_mesh_idx(self) -> Tensor:
+        return self.edges_packed_to_mesh_idx[self.normal_consistency_edge_idx]
+
+    # Neighbours of a vertex
+
+    @cached_property
+    def vert_neighbors_indices(self) -> Tensor:
+        # Edges are sorted, so a stable sort by vertex puts the smaller neighbours first and keeps them ascending.
+        v0, v1 = self.edges_packed.unbind(1)
+        order = torch.sort(torch.cat([v1, v0]), stable=True).indices
+        return torch.cat([v0, v1])[order]
+
+    @cached_property
+    def vert_degrees(self) -> Tensor:
+        return torch.bincount(self.edges_packed.reshape(-1), minlength=self.total_verts)
+
+    @cached_property
+    def vert_neighbors_offsets(self) -> Tensor:
+        return _offsets(self.vert_degrees)
+
+    def laplacian(self, dtype: torch.dtype) -> Tensor:
+        """The uniform Laplacian, (V, V) sparse COO: -1 on the diagonal, 1 / degree(i) where i and j share an edge.
+
+        Args:
+            dtype: a floating dtype; one matrix is kept for each.
+        """
+        name = f"_laplacian_{dtype}"
+        if name not in self.__dict__:
+            degrees = self.vert_degrees
+            rows = torch.arange(self.total_verts, device=self.device)
+            neighbor_rows = rows.repeat_interleave(degrees, output_size=len(self.vert_neighbors_indices))
+            indices = torch.stack([torch.cat([neighbor_rows, rows]), torch.cat([self.vert_neighbors_indices, rows])])
+            values = torch.cat([degrees.to(dtype).reciprocal()[neighbor_rows], -torch.ones_like(rows, dtype=dtype)])
+            size = (self.total_verts, self.total_verts)
+            self.__dict__[name] = torch.sparse_coo_tensor(indices, values, size, check_invariants=False).coalesce()
+        return self.__dict__[name]
+
+    # Faces at a vertex
+
+    @cached_property
+    def _corners_by_vertex(self) -> Tensor:
+        """Corners 3 * f + k, grouped by the vertex they touch: (3F,)."""
+        return torch.sort(self.faces_packed.reshape(-1), stable=True).indices
+
+    @cached_property
+    def vert_faces_offsets(self) -> Tensor:
+        return _offsets(torch.bincount(self.faces_packed.reshape(-1), minlength=self.total_verts))
+
+    @cached_property
+    def vert_faces_indices(self) -> Tensor:
+        return torch.div(self._corners_by_vertex, 3, rounding_mode="floor")
+
+    @cached_property
+    def vert_faces_corners(self) -> Tensor:
+        return self._corners_by_vertex % 3
