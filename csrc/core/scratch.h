@@ -1,0 +1,41 @@
+#pragma once
+// Temporary memory from torch's allocator: on a GPU it is recycled in stream order, on a CPU it is torch's own heap.
+#include <cstdint>
+
+#include "core/tensor.h"
+
+namespace recon {
+
+// How the binding lends memory to the engine: `acquire` returns an opaque owner and sets *data.
+struct Allocator {
+  void* (*acquire)(int64_t bytes, const Device& device, void** data);
+  void (*release)(void* owner);
+};
+
+extern Allocator allocator;
+
+// n uninitialised elements of T on `device` until the end of the scope. A kernel launched on the device's stream in the
+// meantime may still be using them then: the allocator hands them out again only to later work of the same stream.
+template <class T>
+class Scratch {
+ public:
+  Scratch(int64_t n, const Device& device) : size_(n) {
+    owner_ = allocator.acquire(n * static_cast<int64_t>(sizeof(T)), device, reinterpret_cast<void**>(&data_));
+  }
+  ~Scratch() { allocator.release(owner_); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  T* data() const { return data_; }
+  int64_t size() const { return size_; }
+  T& operator[](int64_t i) const { return data_[i]; }
+  T* begin() const { return data_; }
+  T* end() const { return data_ + size_; }
+
+ private:
+  T* data_ = nullptr;
+  void* owner_ = nullptr;
+  int64_t size_ = 0;
+};
+
+}  // namespace recon

@@ -1,0 +1,220 @@
+#pragma once
+// CPU instruction sets, chosen at run time. A file csrc/ops/<op>/cpu.cpp is compiled once for each of them, in the
+// namespace recon::RECON_SIMD; its maths is written once on Pack<T>, which holds as many T as a register does.
+#include <cstdint>
+#include <string>
+
+namespace recon {
+
+enum class SimdLevel { baseline, avx2, avx512 };
+
+SimdLevel simd_level();                         // what kernels use now
+const char* simd_name(SimdLevel level);         //
+bool set_simd_level(const std::string& level);  // false if this CPU does not have it
+void prefer_huge_pages(void* data, int64_t bytes);
+
+}  // namespace recon
+
+// Declares a function that every instruction set implements; RECON_SIMD_CALL picks the one to run.
+#if defined(__x86_64__)
+#define RECON_SIMD_DECLARE(...) \
+  namespace baseline {          \
+  __VA_ARGS__;                  \
+  }                             \
+  namespace avx2 {              \
+  __VA_ARGS__;                  \
+  }                             \
+  namespace avx512 {            \
+  __VA_ARGS__;                  \
+  }
+#define RECON_SIMD_CALL(f, ...)                                                 \
+  (::recon::simd_level() == ::recon::SimdLevel::avx512 ? avx512::f(__VA_ARGS__) \
+   : ::recon::simd_level() == ::recon::SimdLevel::avx2 ? avx2::f(__VA_ARGS__)   \
+                                                       : baseline::f(__VA_ARGS__))
+#else
+#define RECON_SIMD_DECLARE(...) \
+  namespace baseline {          \
+  __VA_ARGS__;                  \
+  }
+#define RECON_SIMD_CALL(f, ...) baseline::f(__VA_ARGS__)
+#endif
+
+#ifdef RECON_SIMD
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include <cmath>
+#include <cstring>
+#include <type_traits>
+
+namespace recon {
+
+// Scalars take part in the same formulas as packs.
+inline bool any(bool m) { return m; }
+template <class T, class = std::enable_if_t<std::is_floating_point_v<T>>>
+inline T select(bool m, T a, T b) {
+  return m ? a : b;
+}
+
+namespace RECON_SIMD {
+
+template <class T>
+using IntOf = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+
+// The compiler's register types.
+typedef float Floats __attribute__((vector_size(RECON_SIMD_BYTES)));
+typedef double Doubles __attribute__((vector_size(RECON_SIMD_BYTES)));
+typedef int32_t Ints __attribute__((vector_size(RECON_SIMD_BYTES)));
+typedef int64_t Longs __attribute__((vector_size(RECON_SIMD_BYTES)));
+template <class T>
+using RawOf = std::conditional_t<sizeof(T) == 4, Floats, Doubles>;
+
+template <class T>
+struct Pack;
+
+// One truth value for each lane.
+template <class T>
+struct Mask {
+  static constexpr int lanes = RECON_SIMD_BYTES / sizeof(T);
+#if RECON_SIMD_BYTES == 64
+  using Raw = std::conditional_t<sizeof(T) == 4, __mmask16, __mmask8>;
+  Raw raw;
+  static Mask of_bits(uint32_t bits) { return {static_cast<Raw>(bits)}; }
+  uint32_t bits() const { return raw; }
+  friend Mask operator&(Mask a, Mask b) { return {static_cast<Raw>(a.raw & b.raw)}; }
+  friend Mask operator|(Mask a, Mask b) { return {static_cast<Raw>(a.raw | b.raw)}; }
+  friend Mask operator!(Mask a) { return {static_cast<Raw>(~a.raw)}; }
+#else
+  using Raw = std::conditional_t<sizeof(T) == 4, Ints, Longs>;
+  Raw raw;
+  static Mask of_bits(uint32_t bits) {
+    Mask m;
+    for (int i = 0; i < lanes; ++i) m.raw[i] = -static_cast<IntOf<T>>(bits >> i & 1);
+    return m;
+  }
+  uint32_t bits() const {
+#if defined(__AVX2__)
+    if constexpr (sizeof(T) == 4) return static_cast<uint32_t>(_mm256_movemask_ps((__m256)raw));
+    if constexpr (sizeof(T) == 8) return static_cast<uint32_t>(_mm256_movemask_pd((__m256d)raw));
+#elif defined(__SSE2__)
+    if constexpr (sizeof(T) == 4) return static_cast<uint32_t>(_mm_movemask_ps((__m128)raw));
+    if constexpr (sizeof(T) == 8) return static_cast<uint32_t>(_mm_movemask_pd((__m128d)raw));
+#else
+    uint32_t b = 0;
+    for (int i = 0; i < lanes; ++i) b |= static_cast<uint32_t>(raw[i] & 1) << i;
+    return b;
+#endif
+  }
+  friend Mask operator&(Mask a, Mask b) { return {a.raw & b.raw}; }
+  friend Mask operator|(Mask a, Mask b) { return {a.raw | b.raw}; }
+  friend Mask operator!(Mask a) { return {~a.raw}; }
+#endif
+};
+
+template <class T>
+inline bool any(Mask<T> m) {
+  return m.bits() != 0;
+}
+
+template <class T>
+struct Pack {
+  static constexpr int lanes = RECON_SIMD_BYTES / sizeof(T);
+  using Raw = RawOf<T>;
+  Raw raw;
+
+  Pack() = default;
+  Pack(Raw r) : raw(r) {}
+  Pack(T s) : raw(s - Raw{}) {}
+
+  static Pack load(const T* p) {
+    Pack v;
+    std::memcpy(&v.raw, p, sizeof(Raw));
+    return v;
+  }
+  void store(T* p) const { std::memcpy(p, &raw, sizeof(Raw)); }
+  // lane i <- p[index[i]]
+  template <class I>
+  static Pack gather(const T* p, const I* index) {
+    Pack v;
+    for (int i = 0; i < lanes; ++i) v.raw[i] = p[index[i]];
+    return v;
+  }
+  T operator[](int lane) const { return raw[lane]; }
+
+  friend Pack operator+(Pack a, Pack b) { return a.raw + b.raw; }
+  friend Pack operator-(Pack a, Pack b) { return a.raw - b.raw; }
+  friend Pack operator*(Pack a, Pack b) { return a.raw * b.raw; }
+  friend Pack operator/(Pack a, Pack b) { return a.raw / b.raw; }
+  friend Pack operator-(Pack a) { return -a.raw; }
+  Pack& operator+=(Pack b) { return *this = *this + b; }
+  Pack& operator*=(Pack b) { return *this = *this * b; }
+
+#if RECON_SIMD_BYTES == 64
+#define RECON_COMPARE(op, predicate)                                          \
+  friend Mask<T> operator op(Pack a, Pack b) {                                \
+    if constexpr (sizeof(T) == 4)                                             \
+      return {_mm512_cmp_ps_mask((__m512)a.raw, (__m512)b.raw, predicate)};   \
+    else                                                                      \
+      return {_mm512_cmp_pd_mask((__m512d)a.raw, (__m512d)b.raw, predicate)}; \
+  }
+  RECON_COMPARE(<, _CMP_LT_OQ)
+  RECON_COMPARE(<=, _CMP_LE_OQ)
+  RECON_COMPARE(>, _CMP_GT_OQ)
+  RECON_COMPARE(>=, _CMP_GE_OQ)
+  RECON_COMPARE(==, _CMP_EQ_OQ)
+#undef RECON_COMPARE
+  // m ? a : b, lane by lane
+  friend Pack select(Mask<T> m, Pack a, Pack b) {
+    if constexpr (sizeof(T) == 4)
+      return (Raw)_mm512_mask_blend_ps(m.raw, (__m512)b.raw, (__m512)a.raw);
+    else
+      return (Raw)_mm512_mask_blend_pd(m.raw, (__m512d)b.raw, (__m512d)a.raw);
+  }
+#else
+  friend Mask<T> operator<(Pack a, Pack b) { return {a.raw < b.raw}; }
+  friend Mask<T> operator<=(Pack a, Pack b) { return {a.raw <= b.raw}; }
+  friend Mask<T> operator>(Pack a, Pack b) { return {a.raw > b.raw}; }
+  friend Mask<T> operator>=(Pack a, Pack b) { return {a.raw >= b.raw}; }
+  friend Mask<T> operator==(Pack a, Pack b) { return {a.raw == b.raw}; }
+  friend Pack select(Mask<T> m, Pack a, Pack b) { return m.raw ? a.raw : b.raw; }
+#endif
+};
+
+// The sum of all lanes, in a fixed order.
+template <class T>
+inline T sum(Pack<T> a) {
+  T lane[Pack<T>::lanes];
+  a.store(lane);
+  for (int width = Pack<T>::lanes / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
+  return lane[0];
+}
+
+// e^x to about 2 ulp; 0 below the smallest normal float, infinity above the largest.
+inline Pack<float> exp(Pack<float> x) {
+  using P = Pack<float>;
+  const P upper(88.722839f), lower(-87.336545f);
+  const P c = select(x < lower, lower, select(x > upper, upper, x));
+  // x = n ln 2 + r, |r| <= ln 2 / 2; adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits.
+  const P magic(12582912.0f);
+  const P shifted = c * P(1.44269504f) + magic, n = shifted - magic;
+  const P r = (c - n * P(0.693359375f)) - n * P(-2.12194440e-4f);
+  P p(1.9875691500e-4f);
+  for (const float k : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
+    p = p * r + P(k);
+  p = p * (r * r) + r + P(1.0f);
+  const Ints scaled = (Ints)p.raw + (((Ints)shifted.raw - (Ints)magic.raw) << 23);
+  const P result((Floats)scaled);
+  return select(x < lower, P(0.0f), select(x > upper, P(INFINITY), select(x == x, result, x)));
+}
+
+inline Pack<double> exp(Pack<double> x) {
+  Pack<double> v;
+  for (int i = 0; i < Pack<double>::lanes; ++i) v.raw[i] = std::exp(x.raw[i]);
+  return v;
+}
+
+}  // namespace RECON_SIMD
+}  // namespace recon
+#endif  // RECON_SIMD

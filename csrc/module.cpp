@@ -1,0 +1,175 @@
+// The Python binding: turns torch tensors into recon::Tensor and calls the registered ops. The only file that knows
+// Python. It links no torch: tensor metadata and the current stream come through DLPack's C exchange API where torch
+// has it (torch >= 2.10), through the tensor's attributes otherwise.
+#include <pybind11/pybind11.h>
+
+#include <cstring>
+
+#include "core/dlpack.h"
+#include "core/op.h"
+#include "core/parallel.h"
+#include "core/scratch.h"
+#include "core/simd.h"
+
+namespace py = pybind11;
+
+namespace {
+
+constexpr size_t max_args = 32;
+constexpr int max_dims = 8;
+
+const DLPackExchangeAPI* exchange = nullptr;
+struct Torch {
+  PyTypeObject* tensor_type;
+  py::handle get_num_threads, empty, uint8, device, current_stream;
+  py::handle dtypes[8];
+} torch;
+
+// Room for one tensor's shape and strides, whichever way they are read.
+struct Metadata {
+  DLTensor dl;
+  int64_t shape[max_dims], stride[max_dims];
+};
+
+recon::DType to_dtype(DLDataType t) {
+  constexpr std::pair<int, recon::DType> known[] = {
+      {2 * 256 + 32, recon::DType::f32},  {2 * 256 + 64, recon::DType::f64}, {2 * 256 + 16, recon::DType::f16},
+      {4 * 256 + 16, recon::DType::bf16}, {0 * 256 + 32, recon::DType::i32}, {0 * 256 + 64, recon::DType::i64},
+      {1 * 256 + 8, recon::DType::u8},    {6 * 256 + 8, recon::DType::b8}};
+  for (const auto& [bits, dtype] : known)
+    if (bits == t.code * 256 + t.bits) return dtype;
+  throw py::type_error("unsupported dtype: expected float32, float64, int32, int64, uint8 or bool");
+}
+
+recon::Tensor tensor_by_exchange(PyObject* o, Metadata& m) {
+  if (exchange->dltensor_from_py_object_no_sync(o, &m.dl) != 0) throw py::error_already_set();
+  recon::Tensor t;
+  t.data = static_cast<char*>(m.dl.data) + m.dl.byte_offset;
+  t.ndim = m.dl.ndim, t.shape = m.dl.shape, t.stride = m.dl.strides, t.dtype = to_dtype(m.dl.dtype);
+  t.device.cuda = m.dl.device.device_type == 2, t.device.index = m.dl.device.device_id;
+  if (t.device.cuda) exchange->current_work_stream(2, m.dl.device.device_id, &t.device.stream);
+  return t;
+}
+
+recon::Tensor tensor_by_attributes(PyObject* o, Metadata& m) {
+  const py::handle h(o);
+  recon::Tensor t;
+  const py::tuple shape = h.attr("shape"), stride = h.attr("stride")();
+  t.ndim = static_cast<int>(shape.size());
+  if (t.ndim > max_dims) throw py::value_error("tensors have at most 8 dimensions");
+  for (int d = 0; d < t.ndim; ++d) m.shape[d] = shape[d].cast<int64_t>(), m.stride[d] = stride[d].cast<int64_t>();
+  t.shape = m.shape, t.stride = m.stride;
+  t.data = reinterpret_cast<void*>(h.attr("data_ptr")().cast<uintptr_t>());
+  const py::object dtype = h.attr("dtype");
+  int d = 0;
+  while (d < 8 && !dtype.is(torch.dtypes[d])) ++d;
+  if (d == 8) throw py::type_error("unsupported dtype: expected float32, float64, int32, int64, uint8 or bool");
+  t.dtype = static_cast<recon::DType>(d);
+  t.device.cuda = h.attr("is_cuda").cast<bool>();
+  if (t.device.cuda) {
+    t.device.index = h.attr("get_device")().cast<int>();
+    t.device.stream =
+        reinterpret_cast<void*>(torch.current_stream(t.device.index).attr("cuda_stream").cast<uintptr_t>());
+  }
+  return t;
+}
+
+recon::Arg to_arg(PyObject* o, Metadata& m) {
+  if (PyObject_TypeCheck(o, torch.tensor_type)) return exchange ? tensor_by_exchange(o, m) : tensor_by_attributes(o, m);
+  if (o == Py_None) return std::monostate{};
+  if (PyBool_Check(o)) return o == Py_True;
+  if (PyLong_Check(o)) {
+    const int64_t v = PyLong_AsLongLong(o);
+    if (v == -1 && PyErr_Occurred()) throw py::error_already_set();
+    return v;
+  }
+  if (PyFloat_Check(o)) return PyFloat_AsDouble(o);
+  if (PyUnicode_Check(o)) return recon::Word{py::handle(o).cast<std::string>()};
+  if (PyList_Check(o) || PyTuple_Check(o)) {
+    std::vector<int64_t> list;
+    for (const py::handle item : py::reinterpret_borrow<py::sequence>(o)) list.push_back(item.cast<int64_t>());
+    return list;
+  }
+  throw py::type_error(std::string("arguments are tensors, numbers, strings, lists of ints or None, got ") +
+                       Py_TYPE(o)->tp_name);
+}
+
+void call(const recon::Op& op, const py::args& args) {
+  if (args.size() != op.params.size())
+    throw py::type_error(op.name + " takes " + std::to_string(op.params.size()) + " arguments, got " +
+                         std::to_string(args.size()));
+  recon::Arg converted[max_args];
+  Metadata metadata[max_args];
+  for (size_t i = 0; i < op.params.size(); ++i) converted[i] = to_arg(PyTuple_GET_ITEM(args.ptr(), i), metadata[i]);
+  recon::check(op, converted);
+  recon::set_num_threads(torch.get_num_threads().cast<int>());
+  const py::gil_scoped_release release;
+  op.call(converted);
+}
+
+void* acquire(int64_t bytes, const recon::Device& device, void** data) {
+  const py::gil_scoped_acquire gil;
+  const py::object where = device.cuda ? torch.device("cuda", device.index) : torch.device("cpu");
+  py::object tensor = torch.empty(bytes, py::arg("dtype") = torch.uint8, py::arg("device") = where);
+  *data = reinterpret_cast<void*>(tensor.attr("data_ptr")().cast<uintptr_t>());
+  return tensor.release().ptr();
+}
+
+void release(void* owner) {
+  const py::gil_scoped_acquire gil;
+  Py_DECREF(static_cast<PyObject*>(owner));
+}
+
+// A reference that lives as long as the process.
+py::handle forever(const py::object& o) { return py::object(o).release(); }
+
+// Returns whether torch's C exchange API is in use from now on.
+bool use_exchange_api(bool wanted) {
+  exchange = nullptr;
+  const py::handle tensor(reinterpret_cast<PyObject*>(torch.tensor_type));
+  if (wanted && py::hasattr(tensor, "__dlpack_c_exchange_api__")) {
+    const py::object capsule = tensor.attr("__dlpack_c_exchange_api__");
+    const auto* api = static_cast<const DLPackExchangeAPI*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
+    if (!api) throw py::error_already_set();
+    if (api->header.version.major == 1) exchange = api;
+  }
+  return exchange != nullptr;
+}
+
+}  // namespace
+
+recon::Allocator recon::allocator = {&acquire, &release};
+
+PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
+  const py::module_ t = py::module_::import("torch");
+  torch.tensor_type = reinterpret_cast<PyTypeObject*>(forever(t.attr("Tensor")).ptr());
+  torch.get_num_threads = forever(t.attr("get_num_threads"));
+  torch.empty = forever(t.attr("empty"));
+  torch.uint8 = forever(t.attr("uint8"));
+  torch.device = forever(t.attr("device"));
+  torch.current_stream = forever(t.attr("cuda").attr("current_stream"));
+  for (int d = 0; d < 8; ++d) torch.dtypes[d] = forever(t.attr(recon::dtype_name(static_cast<recon::DType>(d))));
+  use_exchange_api(std::getenv("RECON_NO_EXCHANGE_API") == nullptr);
+
+  py::register_exception_translator([](std::exception_ptr p) {
+    try {
+      if (p) std::rethrow_exception(p);
+    } catch (const recon::WrongKind& e) {
+      PyErr_SetString(PyExc_TypeError, e.what());
+    }
+  });
+  for (const recon::Op& op : recon::registry()) {
+    if (op.params.size() > max_args) throw std::logic_error(op.name + " has too many parameters");
+    m.def(op.name.c_str(), [&op](const py::args& args) { call(op, args); });
+  }
+  m.def("use_exchange_api", &use_exchange_api, "Read tensors through torch's C exchange API (if it has one) or not.");
+  m.def("simd_level", [] { return recon::simd_name(recon::simd_level()); }, "The instruction set of the CPU kernels.");
+  m.def("set_simd_level", &recon::set_simd_level, "Use 'baseline', 'avx2' or 'avx512' kernels, if the CPU has them.");
+#ifdef RECON_CUDA
+  m.attr("has_cuda") = true;
+  m.attr("cuda_architectures") = RECON_CUDA_ARCHITECTURES;
+#else
+  m.attr("has_cuda") = false;
+  m.attr("cuda_architectures") = "";
+#endif
+}

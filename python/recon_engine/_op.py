@@ -1,0 +1,180 @@
+"""From a C++ kernel pair to a differentiable torch function. The only place that knows autograd and torch.compile."""
+
+from __future__ import annotations
+
+import contextlib
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recon_engine._load import load
+
+_C = load()
+_library = torch.library.Library("recon", "DEF")
+_use_reference = False
+_ops: dict[str, Op] = {}
+
+Outputs = Callable[..., "Tensor | tuple[Tensor, ...]"]
+
+
+@contextlib.contextmanager
+def reference() -> Iterator[None]:
+    """Inside this context every op runs its plain-torch reference (any device, double backward, easy to debug)."""
+    global _use_reference
+    before, _use_reference = _use_reference, True
+    try:
+        yield
+    finally:
+        _use_reference = before
+
+
+def ops() -> dict[str, Op]:
+    """Every op by name, for self-tests."""
+    return dict(_ops)
+
+
+def is_float(a: object) -> bool:
+    """Whether `a` is a floating-point tensor: only those take part in differentiation."""
+    return isinstance(a, Tensor) and a.is_floating_point()
+
+
+class Op:
+    """The kernels `_C.<name>` and `_C.<name>_backward`, called as one differentiable function.
+
+    By convention the kernels take, in this order,
+        forward:   inputs, outputs
+        backward:  inputs, outputs, grad of each float output, grad of each float input (zeroed: accumulate into it)
+    All tensors reach the kernels contiguous. A gradient that nobody needs is None in the backward kernel's arguments
+    when `optional_grads` is set (its signature then says `grad_x?: ...`), and computed and dropped otherwise.
+
+    Args:
+        name: the kernels' name in C++; the backward kernel may be absent for an op without gradients.
+        outputs: allocates the outputs from the inputs: shapes and dtypes only. Its type hints are the op's schema and
+            it is also the fake kernel of torch.compile.
+        reference: the same function in plain torch: the specification, and the oracle of the tests.
+        optional_grads: pass None for the gradient of an input that does not require one.
+
+    Half-precision inputs are computed in float32 under autocast and refused outside it.
+    """
+
+    def __init__(
+        self, name: str, outputs: Outputs, reference: Callable[..., Any], *, optional_grads: bool = False
+    ) -> None:
+        forward_kernel = getattr(_C, name)
+        backward_kernel = getattr(_C, name + "_backward", None)
+        hints = typing.get_type_hints(outputs)
+        single = hints.pop("return") is Tensor
+
+        def forward(*inputs: Any) -> Any:
+            inputs = _contiguous(inputs)
+            out = outputs(*inputs)
+            forward_kernel(*inputs, *((out,) if single else out))
+            return out
+
+        def backward(inputs: Sequence[Any], out: list[Tensor], grad_out: list[Tensor], needed: list[bool]) -> list[Any]:
+            inputs = _contiguous(inputs)
+            grads = [
+                torch.zeros_like(a) if need or not optional_grads else None
+                for a, need in zip((a for a in inputs if is_float(a)), needed)
+            ]
+            assert backward_kernel is not None
+            backward_kernel(*inputs, *out, *_contiguous(grad_out), *grads)
+            return grads
+
+        # torch.compile sees the kernels as two library ops. A schema has no list of optional tensors, so a gradient
+        # that is not needed comes back as an empty tensor there.
+        def compiled_backward(*args: Any) -> list[Tensor]:
+            *inputs, out, grad_out, needed = args
+            grads = backward(inputs, out, grad_out, needed)
+            floats = [a for a in inputs if is_float(a)]
+            return [a.new_empty(0) if g is None else g for a, g in zip(floats, grads)]
+
+        def fake_backward(*args: Any) -> list[Tensor]:
+            *inputs, _, _, needed = args
+            floats = (a for a in inputs if is_float(a))
+            return [torch.zeros_like(a) if n or not optional_grads else a.new_empty(0) for a, n in zip(floats, needed)]
+
+        arguments = ", ".join(f"{_SCHEMA_TYPES[hint]} {arg}" for arg, hint in hints.items())
+        returns = "Tensor" if single else "(" + ", ".join(["Tensor"] * len(_tuple_hint(outputs))) + ")"
+        forward_op = _register(name, f"({arguments}) -> {returns}", forward, outputs)
+        more = "Tensor[] outputs, Tensor[] grad_outputs, bool[] needed"
+        backward_op = _register(
+            name + "_backward", f"({arguments}, {more}) -> Tensor[]", compiled_backward, fake_backward
+        )
+
+        class Function(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, *inputs: Any) -> Any:
+                out = (forward_op if torch.compiler.is_compiling() else forward)(*inputs)
+                outs = (out,) if single else out
+                ctx.save_for_backward(*[a for a in inputs if isinstance(a, Tensor)], *outs)
+                ctx.rest = [_IsTensor if isinstance(a, Tensor) else a for a in inputs]
+                ctx.mark_non_differentiable(*[o for o in outs if not is_float(o)])
+                return out
+
+            @staticmethod
+            @torch.autograd.function.once_differentiable
+            def backward(ctx: Any, *grad_out: Tensor) -> Any:
+                saved = list(ctx.saved_tensors)
+                inputs = [saved.pop(0) if a is _IsTensor else a for a in ctx.rest]
+                grads_of_floats = [g for g, o in zip(grad_out, saved) if is_float(o)]
+                needed = [need for need, a in zip(ctx.needs_input_grad, inputs) if is_float(a)]
+                if torch.compiler.is_compiling():
+                    grads = iter(backward_op(*inputs, saved, grads_of_floats, needed))
+                else:
+                    grads = iter(backward(inputs, saved, grads_of_floats, needed))
+                every = [next(grads) if is_float(a) else None for a in inputs]
+                return tuple(g if need else None for g, need in zip(every, ctx.needs_input_grad))
+
+        self.name, self.reference = name, reference
+        self._forward, self._forward_op, self._function = forward, forward_op, Function
+        self._differentiable = backward_kernel is not None
+        _ops[name] = self
+
+    def __call__(self, *inputs: Any) -> Any:
+        """The op's outputs: from the kernels, or from the reference inside `with reference():`."""
+        if _use_reference:
+            return self.reference(*inputs)
+        device = next((a.device.type for a in inputs if isinstance(a, Tensor)), "cpu")
+        if torch.is_autocast_enabled(device):
+            inputs = tuple(a.float() if is_float(a) and a.dtype.itemsize < 4 else a for a in inputs)
+        if (
+            self._differentiable
+            and torch.is_grad_enabled()
+            and any(isinstance(a, Tensor) and a.requires_grad for a in inputs)
+        ):
+            return self._function.apply(*inputs)
+        return (self._forward_op if torch.compiler.is_compiling() else self._forward)(*inputs)
+
+
+class _IsTensor:
+    """Marks, in the inputs kept for backward, the place of a tensor kept by save_for_backward."""
+
+
+_SCHEMA_TYPES: dict[Any, str] = {
+    Tensor: "Tensor",
+    Tensor | None: "Tensor?",
+    int: "int",
+    float: "float",
+    bool: "bool",
+    str: "str",
+    list[int]: "int[]",
+}
+
+
+def _tuple_hint(outputs: Outputs) -> tuple[Any, ...]:
+    return typing.get_args(typing.get_type_hints(outputs)["return"])
+
+
+def _contiguous(args: Sequence[Any]) -> list[Any]:
+    return [a.contiguous() if isinstance(a, Tensor) else a for a in args]
+
+
+def _register(name: str, schema: str, impl: Callable[..., Any], fake: Callable[..., Any]) -> Any:
+    _library.define(name + schema)
+    _library.impl(name, impl, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"recon::{name}", fake, lib=_library)
+    return getattr(torch.ops.recon, name).default

@@ -1,0 +1,51 @@
+"""Helpers for testing ops: every op is compared with its plain-torch reference and gradchecked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recon_engine._op import is_float, reference
+
+
+def values_and_grads(op: Callable[..., Any], *inputs: Any) -> tuple[list[Tensor], list[Tensor]]:
+    """The outputs of `op` and the gradients of a fixed random functional of its float outputs in its float inputs."""
+    leaves = [a.detach().clone().requires_grad_() if is_float(a) else a for a in inputs]
+    differentiable = [a for a in leaves if is_float(a)]
+    out = op(*leaves)
+    outs = list(out) if isinstance(out, tuple) else [out]
+    generator = torch.Generator().manual_seed(0)
+    loss = sum(
+        (o * torch.randn(o.shape, generator=generator, dtype=torch.float64).to(o)).sum()
+        for o in outs
+        if o.requires_grad
+    )
+    grads = torch.autograd.grad(loss, differentiable, allow_unused=True) if isinstance(loss, Tensor) else ()
+    zeros = [torch.zeros_like(a) if g is None else g for a, g in zip(differentiable, grads)]
+    return [o.detach() for o in outs], zeros
+
+
+def assert_matches_reference(op: Callable[..., Any], *inputs: Any, **tolerance: float) -> None:
+    """Values and gradients of `op` equal those of its reference, on the inputs' device and dtype."""
+    actual = values_and_grads(op, *inputs)
+    with reference():
+        expected = values_and_grads(op, *inputs)
+    torch.testing.assert_close(actual, expected, **tolerance)
+
+
+def assert_as_accurate(op: Callable[..., Any], *inputs: Any, factor: float = 2.0) -> None:
+    """The error of `op` against float64 is at most `factor` times that of its reference in the inputs' precision."""
+    actual = values_and_grads(op, *inputs)
+    with reference():
+        same = values_and_grads(op, *inputs)
+        exact = values_and_grads(op, *[a.double() if is_float(a) else a for a in inputs])
+    for group in range(2):
+        for a, s, e in zip(actual[group], same[group], exact[group]):
+            if not a.is_floating_point():
+                continue
+            allowed = factor * (s.double() - e).abs().max() + 4 * torch.finfo(a.dtype).eps * e.abs().max()
+            error = (a.double() - e).abs().max()
+            assert error <= allowed, f"error {error:.3g} against float64, allowed {allowed:.3g}"
