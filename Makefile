@@ -1,0 +1,83 @@
+# Everything a fresh clone needs: a Python >= 3.10 and a C++17 compiler. The rest is installed into .venv.
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+BENCH_PYTHON ?= $(VENV)/bin/python
+BENCH_MACHINE ?= $(shell uname -m)-$(shell nproc)core
+PYTEST_ARGS ?=
+
+# The kernels for a GPU take minutes to compile: where there is none, build for the CPU unless told otherwise.
+ifeq ($(origin RECON_CUDA),undefined)
+ifeq ($(shell command -v nvidia-smi 2>/dev/null),)
+export RECON_CUDA := off
+else
+export RECON_CUDA := auto
+export RECON_CUDA_ARCHITECTURES ?= native
+endif
+endif
+export CMAKE_BUILD_PARALLEL_LEVEL ?= 2
+unexport PYTHONPATH
+
+sources := CMakeLists.txt pyproject.toml README.md LICENSE $(shell find csrc python -type f \
+  \( -name '*.py' -o -name '*.cpp' -o -name '*.cu' -o -name '*.h' -o -name 'py.typed' \))
+py := $(VENV)/bin/python
+pip := $(py) -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench bench-table wheel clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
+
+demo: $(VENV)/.installed ## install into .venv and reconstruct a building from its silhouettes
+	$(VENV)/bin/recon demo
+
+test: $(VENV)/.installed ## install into .venv and run the tests
+	RECON_TEST_INSTALLED=1 $(py) -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.lint ## check format, style and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	find csrc \( -name '*.cpp' -o -name '*.cu' -o -name '*.h' \) -print0 | xargs -0 $(VENV)/bin/clang-format --dry-run -Werror
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.lint ## rewrite the sources in the house format
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+	find csrc \( -name '*.cpp' -o -name '*.cu' -o -name '*.h' \) -print0 | xargs -0 $(VENV)/bin/clang-format -i
+
+# BENCH_PYTHON may be any Python with torch and pytest-benchmark, for instance one that also has PyTorch3D.
+bench: $(VENV)/.bench ## time every case against the rivals that can be imported
+	$(BENCH_PYTHON) -m pytest benchmarks --benchmark-json=benchmarks/results/$(BENCH_MACHINE).json $(PYTEST_ARGS)
+	$(BENCH_PYTHON) benchmarks/table.py
+
+bench-table: ## write the tables of README.md again from the committed results
+	$(PYTHON) benchmarks/table.py
+
+wheel: ## build the wheel of this Python version into dist/
+	$(PYTHON) -m pip wheel --disable-pip-version-check . --no-deps --wheel-dir dist
+
+clean: ## remove what make has made
+	rm -rf $(VENV) build dist
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "recon_engine needs Python >= 3.10, $(PYTHON) is $$($(PYTHON) --version); run make PYTHON=/path/to/python"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.torch: $(VENV)/.created
+	$(py) -c 'import torch' 2>/dev/null || $(pip) install --quiet "$(TORCH)" numpy
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.torch $(sources)
+	$(pip) install --quiet '.[test]'
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.torch .ci/lint.txt
+	$(pip) install --quiet -r .ci/lint.txt
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.installed
+	$(pip) install --quiet 'recon_engine[bench]'
+	@touch $@
