@@ -1,0 +1,522 @@
+"""Batches of 4x4 transforms of points and normals, composed lazily.
+
+Convention: points are row vectors, `[p, 1] @ M`, so that the rotation of a matrix is the transpose of the one that acts
+on columns, the translation is its last row, and `a.compose(b)` applies `a` first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..common.datatypes import Device, get_device, make_device
+from ..common.workaround import _safe_det_3x3
+from .rotation_conversions import _axis_angle_rotation
+from .se3 import se3_log_map
+
+Index = int | slice | Sequence[int] | Tensor
+
+
+class Transform3d:
+    """A batch of N projective transforms of 3D space.
+
+    `compose`, `translate`, `scale`, `rotate` and `rotate_axis_angle` return new objects that remember their parts; the
+    product is computed when it is needed, and kept when no gradient flows through it. `inverse` inverts part by part,
+    with closed forms for rotations, translations and scalings. A batch of one is broadcast against any other.
+
+    Args:
+        dtype: of the identity that is made without `matrix`.
+        device: of the identity that is made without `matrix`.
+        matrix: (4, 4) or (N, 4, 4) matrices for row vectors; they bring their own dtype and device.
+
+    Raises:
+        ValueError: when `matrix` has another shape.
+
+    Differentiable in the matrices, in the parameters of the parts and in the points.
+
+    Example:
+        >>> t = Transform3d().scale(2.0).translate(1.0, 0.0, 0.0)
+        >>> t.transform_points(torch.ones(1, 3))
+        tensor([[3., 2., 2.]])
+    """
+
+    # Whether the last column is known to be (0, 0, 0, 1): transformed points then need no division.
+    _is_affine = False
+
+    def __init__(
+        self,
+        dtype: torch.dtype = torch.float32,
+        device: Device = "cpu",
+        matrix: Tensor | None = None,
+    ) -> None:
+        if matrix is None:
+            self._set(torch.eye(4, dtype=dtype, device=make_device(device))[None])
+            self._is_affine = True
+            return
+        if matrix.ndim not in (2, 3):
+            raise ValueError(f'"matrix" has to be a 2- or a 3-dimensional tensor, got shape {tuple(matrix.shape)}.')
+        if matrix.shape[-2:] != (4, 4):
+            raise ValueError(
+                f'"matrix" has to be a tensor of shape (minibatch, 4, 4) or (4, 4), got {tuple(matrix.shape)}.'
+            )
+        self._set(matrix.reshape(-1, 4, 4))
+
+    def _set(self, matrix: Tensor) -> None:
+        self._matrix = matrix
+        self._transforms: list[Transform3d] = []  # applied after `_matrix`, in this order
+        self._composed: Tensor | None = None
+        self.device = matrix.device
+        self.dtype = matrix.dtype
+
+    @staticmethod
+    def _of(kind: type[Transform3d], matrix: Tensor, is_affine: bool) -> Transform3d:
+        """An object of the given class for a matrix of the form that the class stands for."""
+        new = object.__new__(kind)
+        new._set(matrix)
+        new._is_affine = is_affine
+        return new
+
+    def __len__(self) -> int:
+        sizes = {len(self._matrix), *(len(t) for t in self._transforms)} - {1}
+        if len(sizes) > 1:
+            return len(self._product())  # raises the error that names the shapes
+        return sizes.pop() if sizes else 1
+
+    def __getitem__(self, index: Index) -> Transform3d:
+        """The selected transforms.
+
+        Args:
+            index: an integer, a slice, a list of integers, or a tensor of integers or bools.
+        """
+        if isinstance(index, int):
+            index = [index]
+        kind = Transform3d if self._transforms else self._closed_kind()
+        return self._of(kind, self._product()[index], self._is_affine_product())
+
+    def _closed_kind(self) -> type[Transform3d]:
+        """The class of the inverse and of the parts of a transform of this class."""
+        return Transform3d
+
+    def compose(self, *others: Transform3d) -> Transform3d:
+        """This transform followed by the others.
+
+        Args:
+            *others: transforms of the same number, or one.
+
+        Raises:
+            ValueError: when one of them is not a `Transform3d`.
+        """
+        for other in others:
+            if not isinstance(other, Transform3d):
+                raise ValueError(f"Only possible to compose Transform3d objects; got {type(other)}")
+        first = self._of(self._closed_kind(), self._matrix, self._is_affine)
+        if not self._transforms and not others:
+            return first
+        new = self._of(Transform3d, self._matrix, self._is_affine)
+        # The first part keeps its class in order to keep its closed inverse.
+        new._first = first  # type: ignore[attr-defined]
+        new._transforms = [*self._transforms, *others]
+        return new
+
+    def _parts(self) -> list[Transform3d]:
+        """The transforms to apply one after the other; none of them is composed of others except by nesting."""
+        return [getattr(self, "_first", self), *self._transforms]
+
+    def _is_affine_product(self) -> bool:
+        return self._is_affine and all(t._is_affine_product() for t in self._transforms)
+
+    def _product(self) -> Tensor:
+        """The composed matrices (N, 4, 4). Not to be changed in place."""
+        if not self._transforms:
+            return self._matrix
+        if self._composed is not None:
+            return self._composed
+        product = self._matrix
+        for other in self._transforms:
+            product = _broadcast_bmm(product, other._product())
+        # A matrix with a history is not kept: its graph is gone after the first backward.
+        if not product.requires_grad:
+            self._composed = product
+        return product
+
+    def get_matrix(self) -> Tensor:
+        """The composed matrices for row vectors, (N, 4, 4), in new memory."""
+        return self._product().clone()
+
+    def get_se3_log(self, eps: float = 1e-4, cos_bound: float = 1e-4) -> Tensor:
+        """The logarithms of rigid motions, (N, 6); see `se3_log_map`.
+
+        Args:
+            eps: accepted and not needed.
+            cos_bound: accepted and not needed.
+
+        Raises:
+            ValueError: when the last column is not (0, 0, 0, 1).
+        """
+        return se3_log_map(self._product(), eps, cos_bound)
+
+    def _get_matrix_inverse(self) -> Tensor:
+        """The inverse of `_matrix`."""
+        return torch.linalg.inv(self._matrix)
+
+    def inverse(self, invert_composed: bool = False) -> Transform3d:
+        """The inverse transform.
+
+        Args:
+            invert_composed: multiply the parts and invert the product, instead of inverting part by part.
+        """
+        if invert_composed:
+            return self._of(Transform3d, torch.linalg.inv(self._product()), self._is_affine_product())
+        first = getattr(self, "_first", self)
+        inverse = self._of(first._closed_kind(), first._get_matrix_inverse(), first._is_affine)
+        if not self._transforms:
+            return inverse
+        last, *rest = [t.inverse() for t in reversed(self._transforms)]
+        return last.compose(*rest, inverse)
+
+    def stack(self, *others: Transform3d) -> Transform3d:
+        """One batch of this transform and the others.
+
+        Args:
+            *others: transforms with the same dtype and device.
+        """
+        transforms = [self, *others]
+        matrix = torch.cat([t._product() for t in transforms])
+        return self._of(Transform3d, matrix, all(t._is_affine_product() for t in transforms))
+
+    def transform_points(self, points: Tensor, eps: float | None = None) -> Tensor:
+        """Transformed points.
+
+        Args:
+            points: (P, 3) or (N, P, 3).
+            eps: keeps the divisor of projective transforms at least this far from 0, with its sign.
+
+        Returns:
+            (N, P, 3), or (P, 3) when `points` is (P, 3) and this is one transform.
+
+        Raises:
+            ValueError: for points of another shape, dtype or device.
+        """
+        matrix = self._product()
+        self._check("points", points)
+        if self._is_affine_product() and (eps is None or eps <= 1.0):
+            return _multiply(points, matrix[:, :3, :3], matrix[:, 3:, :3])
+        homogeneous = _multiply(points, matrix[:, :3], matrix[:, 3:])
+        divisor = homogeneous[..., 3:]
+        if eps is not None:
+            sign = torch.where(divisor < 0, -1.0, 1.0).to(divisor.dtype)
+            divisor = sign * divisor.abs().clamp(eps)
+        return homogeneous[..., :3] / divisor
+
+    def transform_normals(self, normals: Tensor) -> Tensor:
+        """Transformed normals: they stay at right angles to transformed surfaces, and are not normalised.
+
+        Args:
+            normals: (P, 3) or (N, P, 3).
+
+        Returns:
+            (N, P, 3), or (P, 3) when `normals` is (P, 3) and this is one transform.
+
+        Raises:
+            ValueError: for normals of another shape, dtype or device.
+        """
+        self._check("normals", normals)
+        a, b, c = self._product()[:, :3, :3].unbind(1)
+        # The inverse transpose of a matrix with rows a, b, c has the rows b x c, c x a, a x b over its determinant.
+        rows = torch.stack((torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)), 1)
+        determinant = (a * rows[:, 0]).sum(-1)
+        return _multiply(normals, rows / determinant[:, None, None])
+
+    def _check(self, name: str, vectors: Tensor) -> None:
+        if vectors.dim() not in (2, 3) or vectors.shape[-1] != 3:
+            raise ValueError(
+                f"Expected {name} to have dim = 2 or dim = 3 and 3 coordinates: got shape {tuple(vectors.shape)}"
+            )
+        if vectors.dtype != self.dtype or vectors.device != self.device:
+            raise ValueError(
+                f"{name} are {vectors.dtype} on {vectors.device} but the transform is {self.dtype} on {self.device}. "
+                f"Convert one of them, for instance transform.to({name}.device, dtype={name}.dtype)"
+            )
+
+    def translate(self, *args: Any, **kwargs: Any) -> Transform3d:
+        """This transform followed by `Translate(*args, **kwargs)`."""
+        return self.compose(Translate(*args, device=self.device, dtype=self.dtype, **kwargs))
+
+    def scale(self, *args: Any, **kwargs: Any) -> Transform3d:
+        """This transform followed by `Scale(*args, **kwargs)`."""
+        return self.compose(Scale(*args, device=self.device, dtype=self.dtype, **kwargs))
+
+    def rotate(self, *args: Any, **kwargs: Any) -> Transform3d:
+        """This transform followed by `Rotate(*args, **kwargs)`."""
+        return self.compose(Rotate(*args, device=self.device, dtype=self.dtype, **kwargs))
+
+    def rotate_axis_angle(self, *args: Any, **kwargs: Any) -> Transform3d:
+        """This transform followed by `RotateAxisAngle(*args, **kwargs)`."""
+        return self.compose(RotateAxisAngle(*args, device=self.device, dtype=self.dtype, **kwargs))
+
+    def _mapped(self, function: Any) -> Transform3d:
+        """The same composition with `function` applied to every matrix."""
+        new = self._of(self._closed_kind(), function(self._matrix), self._is_affine)
+        if self._transforms:
+            rest = [t._mapped(function) for t in self._transforms]
+            first = getattr(self, "_first", self)
+            return self._of(first._closed_kind(), new._matrix, self._is_affine).compose(*rest)
+        return new
+
+    def clone(self) -> Transform3d:
+        """A deep copy. Differentiable."""
+        return self._mapped(torch.clone)
+
+    def to(self, device: Device, copy: bool = False, dtype: torch.dtype | None = None) -> Transform3d:
+        """This transform on another device or in another dtype.
+
+        Args:
+            device: the target.
+            copy: return a copy even when there is nothing to change.
+            dtype: the new dtype; unchanged when None.
+
+        Returns:
+            Self when nothing is to be done, else a new transform.
+        """
+        target, dtype = make_device(device), self.dtype if dtype is None else dtype
+        if self.device == target and self.dtype == dtype:
+            return self.clone() if copy else self
+        return self._mapped(lambda matrix: matrix.to(device=target, dtype=dtype))
+
+    def cpu(self) -> Transform3d:
+        """This transform on the CPU."""
+        return self.to("cpu")
+
+    def cuda(self) -> Transform3d:
+        """This transform on the current CUDA device."""
+        return self.to("cuda")
+
+
+class Translate(Transform3d):
+    """Translations.
+
+    Args:
+        x: (N, 3) translations with `y` and `z` None; or the first coordinate, a number or an (N,) tensor.
+        y: the second coordinate.
+        z: the third coordinate.
+        dtype: of the matrices.
+        device: of the matrices; that of `x` when None.
+
+    Raises:
+        ValueError: for shapes that do not fit together.
+    """
+
+    _is_affine = True
+
+    def __init__(
+        self,
+        x: float | Tensor,
+        y: float | Tensor | None = None,
+        z: float | Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: Device | None = None,
+    ) -> None:
+        xyz = _coordinates(x, y, z, dtype, device, "Translate")
+        matrix = torch.eye(4, dtype=dtype, device=xyz.device).repeat(len(xyz), 1, 1)
+        matrix[:, 3, :3] = xyz
+        self._set(matrix)
+
+    def _closed_kind(self) -> type[Transform3d]:
+        return Translate
+
+    def _get_matrix_inverse(self) -> Tensor:
+        inverse = self._matrix.clone()
+        inverse[:, 3, :3] = -self._matrix[:, 3, :3]
+        return inverse
+
+
+class Scale(Transform3d):
+    """Scalings along the axes.
+
+    Args:
+        x: (N, 3) factors with `y` and `z` None; a number or an (N,) tensor for all three axes with `y` and `z` None; or
+            the factor of the first axis.
+        y: the factor of the second axis.
+        z: the factor of the third axis.
+        dtype: of the matrices.
+        device: of the matrices; that of `x` when None.
+
+    Raises:
+        ValueError: for shapes that do not fit together.
+    """
+
+    _is_affine = True
+
+    def __init__(
+        self,
+        x: float | Tensor,
+        y: float | Tensor | None = None,
+        z: float | Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: Device | None = None,
+    ) -> None:
+        if y is None and z is None and not (torch.is_tensor(x) and x.dim() == 2):
+            y = z = x
+        xyz = _coordinates(x, y, z, dtype, device, "Scale")
+        self._set(torch.diag_embed(F.pad(xyz, (0, 1), value=1.0)))
+
+    def _closed_kind(self) -> type[Transform3d]:
+        return Scale
+
+    def _get_matrix_inverse(self) -> Tensor:
+        return torch.diag_embed(self._matrix.diagonal(dim1=1, dim2=2).reciprocal())
+
+
+class Rotate(Transform3d):
+    """Rotations.
+
+    Args:
+        R: (3, 3) or (N, 3, 3) rotation matrices for row vectors. They are taken to be orthogonal: the inverse is the
+            transpose.
+        dtype: of the matrices.
+        device: of the matrices; that of `R` when None.
+        orthogonal_tol: tolerance of the check that `R` is orthogonal, which warns and runs only when the environment
+            variable PYTORCH3D_CHECK_ROTATION_MATRICES is "1".
+
+    Raises:
+        ValueError: when `R` has another shape.
+    """
+
+    _is_affine = True
+
+    def __init__(
+        self,
+        R: Tensor,
+        dtype: torch.dtype = torch.float32,
+        device: Device | None = None,
+        orthogonal_tol: float = 1e-5,
+    ) -> None:
+        if R.shape[-2:] != (3, 3) or R.dim() not in (2, 3):
+            raise ValueError(f"R must have shape (3, 3) or (N, 3, 3); got {tuple(R.shape)}")
+        R = R.reshape(-1, 3, 3).to(device=get_device(R, device), dtype=dtype)
+        if os.environ.get("PYTORCH3D_CHECK_ROTATION_MATRICES", "0") == "1":
+            _check_valid_rotation_matrix(R, tol=orthogonal_tol)
+        matrix = torch.eye(4, dtype=dtype, device=R.device).repeat(len(R), 1, 1)
+        matrix[:, :3, :3] = R
+        self._set(matrix)
+
+    def _closed_kind(self) -> type[Transform3d]:
+        return Rotate
+
+    def _get_matrix_inverse(self) -> Tensor:
+        return self._matrix.transpose(1, 2)
+
+
+class RotateAxisAngle(Rotate):
+    """Rotations about one of the coordinate axes, counter-clockwise for positive angles.
+
+    Args:
+        angle: a number or an (N,) tensor.
+        axis: "X", "Y" or "Z".
+        degrees: whether the angles are in degrees; else in radians.
+        dtype: of the matrices.
+        device: of the matrices; that of `angle` when None.
+
+    Raises:
+        ValueError: for another axis or shape.
+    """
+
+    def __init__(
+        self,
+        angle: float | Tensor,
+        axis: str = "X",
+        degrees: bool = True,
+        dtype: torch.dtype = torch.float32,
+        device: Device | None = None,
+    ) -> None:
+        axis = axis.upper()
+        if axis not in ("X", "Y", "Z"):
+            raise ValueError(f"Expected axis to be one of ['X', 'Y', 'Z']; got {axis}")
+        if torch.is_tensor(angle) and angle.dim() > 1:
+            raise ValueError(f"Expected tensor of shape (N,); got {tuple(angle.shape)} (in RotateAxisAngle)")
+        angle = _vector(angle, dtype, get_device(angle, device))
+        radians = angle / 180.0 * math.pi if degrees else angle
+        # The matrices of the helper act on columns, ours on rows.
+        super().__init__(_axis_angle_rotation(axis, radians).transpose(1, 2), dtype=dtype, device=angle.device)
+
+
+def _vector(c: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A number or a tensor as a 1D tensor."""
+    return torch.as_tensor(c, dtype=dtype, device=device).reshape(-1)
+
+
+def _coordinates(x: Any, y: Any, z: Any, dtype: torch.dtype, device: Device | None, name: str) -> Tensor:
+    """The three coordinates as one (N, 3) tensor, from one such tensor or from numbers and (N,) tensors."""
+    target = get_device(x, device)
+    if torch.is_tensor(x) and x.dim() == 2:
+        if x.shape[1] != 3:
+            raise ValueError(f"Expected tensor of shape (N, 3); got {tuple(x.shape)} (in {name})")
+        if y is not None or z is not None:
+            raise ValueError(f"Expected y and z to be None (in {name})")
+        return x.to(device=target, dtype=dtype)
+    for letter, c in zip("xyz", (x, y, z), strict=True):
+        if c is None:
+            raise ValueError(f"Expected x, y and z, or x of shape (N, 3): {letter} is None (in {name})")
+        if torch.is_tensor(c) and c.dim() > 1:
+            raise ValueError(f"Expected {letter} to be a number or of shape (N,); got {tuple(c.shape)} (in {name})")
+    columns = [_vector(c, dtype, target) for c in (x, y, z)]
+    sizes = [len(c) for c in columns]
+    if len(set(sizes) - {1}) > 1:
+        raise ValueError(f"Got non-broadcastable sizes {sizes} (in {name})")
+    return torch.stack(torch.broadcast_tensors(*columns), dim=1)
+
+
+def _without_autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Geometry in half precision would move vertices by pixels: matrices keep their dtype under autocast."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return contextlib.nullcontext()
+
+
+def _check_batch(a: Tensor, b: Tensor) -> None:
+    if len(a) != len(b) and len(a) != 1 and len(b) != 1:
+        raise ValueError(f"Expected batch dim for bmm to be equal or 1; got {tuple(a.shape)}, {tuple(b.shape)}")
+
+
+def _broadcast_bmm(a: Tensor, b: Tensor) -> Tensor:
+    """Products (max(M, N), P, L) of matrices (P, K) or (M, P, K) and (N, K, L); a batch of 1 goes with any other."""
+    if a.dim() == 2:
+        a = a[None]
+    _check_batch(a, b)
+    with _without_autocast(a.device):
+        return a @ b
+
+
+def _multiply(vectors: Tensor, matrix: Tensor, shift: Tensor | None = None) -> Tensor:
+    """`vectors @ matrix + shift` for vectors (P, 3) or (M, P, 3), matrices (N, 3, L) and shifts (N, 1, L).
+
+    The result is (P, L) for 2D vectors and one matrix, else (max(M, N), P, L).
+    """
+    if vectors.dim() == 3:
+        _check_batch(vectors, matrix)
+    with _without_autocast(vectors.device):
+        if len(matrix) == 1:
+            # One matrix: all vectors form one long list, and the product is a single one.
+            rows = vectors.reshape(-1, 3)
+            product = rows @ matrix[0] if shift is None else torch.addmm(shift[0], rows, matrix[0])
+            return product.reshape(*vectors.shape[:-1], matrix.shape[2])
+        batch = vectors.expand(len(matrix), -1, -1)
+        return torch.bmm(batch, matrix) if shift is None else torch.baddbmm(shift, batch, matrix)
+
+
+@torch.no_grad()
+def _check_valid_rotation_matrix(R: Tensor, tol: float = 1e-7) -> None:
+    """Warns when one of the matrices (N, 3, 3) is not a rotation: R R^T = I and det(R) = 1."""
+    identity = torch.eye(3, dtype=R.dtype, device=R.device).expand_as(R)
+    determinant = _safe_det_3x3(R)
+    is_orthogonal = torch.allclose(R @ R.transpose(1, 2), identity, atol=tol)
+    if not (is_orthogonal and torch.allclose(determinant, torch.ones_like(determinant))):
+        warnings.warn("R is not a valid rotation matrix", stacklevel=3)
