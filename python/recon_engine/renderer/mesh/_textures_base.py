@@ -1,0 +1,131 @@
+"""What all textures share: batches as lists or padded tensors, copies, indexing and repetition."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+
+class TexturesBase:
+    """Colours or features of a batch of meshes.
+
+    A `Meshes` object that takes a texture sets `_N`, `valid`, `_num_faces_per_mesh` and `_num_verts_per_mesh` on it.
+    """
+
+    _N: int
+    valid: Tensor
+    device: torch.device
+    _num_faces_per_mesh: list[int]
+    _num_verts_per_mesh: list[int]
+
+    def isempty(self) -> bool:
+        """Whether no mesh of the batch has faces or vertices."""
+        return self._N == 0 or not bool(self.valid.any())
+
+    def _map_tensors(self, function: Callable[[Tensor], Tensor]) -> Any:
+        """A shallow copy of self with `function` applied to every tensor it holds, also inside lists."""
+        other = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(other, name, function(value))
+            elif isinstance(value, (list, tuple)):
+                setattr(other, name, [function(item) if isinstance(item, Tensor) else item for item in value])
+        return other
+
+    def to(self, device: Any) -> TexturesBase:
+        """Move all tensors to `device` in place and return self."""
+        vars(self).update(vars(self._map_tensors(lambda tensor: tensor.to(device))))
+        self.device = torch.device(device)
+        return self
+
+    def clone(self) -> TexturesBase:
+        """A copy with tensors of its own, through which gradients flow."""
+        return self._map_tensors(torch.clone)
+
+    def detach(self) -> TexturesBase:
+        """A copy whose tensors share memory with those of self and carry no gradient."""
+        return self._map_tensors(torch.detach)
+
+    def sample_textures(self, fragments: Any, **kwargs: Any) -> Tensor:
+        """The texture at each pixel.
+
+        Args:
+            fragments: the output of the rasteriser: `pix_to_face` (N, H, W, K) and `bary_coords` (N, H, W, K, 3).
+            kwargs: `faces_packed` (F, 3), which only textures on vertices need.
+
+        Returns:
+            (N, H, W, K, C), zero or the colour at the map's corner where there is no face.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot be sampled")
+
+    def submeshes(self, vertex_ids_list: Any, faces_ids_list: Any) -> TexturesBase:
+        """The textures of `Meshes.submeshes`: for each mesh a list of vertex ids and a list of face ids to keep."""
+        raise NotImplementedError(f"{type(self).__name__} does not support submeshes")
+
+    def faces_verts_textures_packed(self, faces_packed: Tensor | None = None) -> Tensor:
+        """The texture at the three vertices of each face, (sum of F_i, 3, C)."""
+        raise NotImplementedError(f"{type(self).__name__} has no values at vertices")
+
+    def check_shapes(self, batch_size: int, max_num_verts: int, max_num_faces: int) -> bool:
+        """Whether the texture fits a batch of meshes of that size."""
+        raise NotImplementedError(f"{type(self).__name__} does not check shapes")
+
+    def __getitem__(self, index: Any) -> TexturesBase:
+        """The textures of the meshes at `index`: an int, slice, list of ints, or int64 or boolean tensor."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be indexed")
+
+
+def rows_of(index: Any, N: int) -> list[int]:
+    """The batch positions that an int, slice, list of ints, or int64 or boolean tensor selects out of N."""
+    if isinstance(index, int) and not isinstance(index, bool):
+        return [range(N)[index]]
+    if isinstance(index, slice):
+        return list(range(N)[index])
+    if isinstance(index, Tensor) and index.dtype == torch.bool:
+        return index.nonzero()[:, 0].tolist()
+    if isinstance(index, Tensor) and not index.is_floating_point():
+        return [range(N)[i] for i in index.reshape(-1).tolist()]
+    if isinstance(index, list):
+        return [range(N)[i] for i in index]
+    raise IndexError(f"Textures can be indexed by int, slice, list, or int64 or boolean tensor; got {type(index)!r}")
+
+
+def check_repeats(N: Any) -> int:
+    """Return N, or raise ValueError unless it is a positive int."""
+    if not isinstance(N, int) or isinstance(N, bool):
+        raise ValueError(f"N must be an integer; got {N!r}")
+    if N <= 0:
+        raise ValueError(f"N must be > 0; got {N}")
+    return N
+
+
+def repeat_list(values: Sequence[Any], N: int) -> list[Any]:
+    """Each value N times, in order."""
+    return [value for value in values for _ in range(N)]
+
+
+def pad(tensors: Sequence[Tensor]) -> Tensor:
+    """Stack tensors (M_i, ...) to (N, max M_i, ...), filled with zeros."""
+    if len(tensors) == 1:
+        return tensors[0][None]
+    return pad_sequence(list(tensors), batch_first=True)
+
+
+def unpad(padded: Tensor, lengths: Sequence[int]) -> list[Tensor]:
+    """Split (N, M, ...) into tensors (lengths[i], ...), views."""
+    return [row[:length] for row, length in zip(padded.unbind(0), lengths, strict=True)]
+
+
+def check_same(textures: Sequence[Any], kind: type, *options: str) -> None:
+    """Raise ValueError unless all textures are of `kind` and agree in the named attributes."""
+    if not all(isinstance(texture, kind) for texture in textures):
+        raise ValueError(f"All textures must be of type {kind.__name__}.")
+    for option in options:
+        values = {getattr(texture, option) for texture in textures}
+        if len(values) > 1:
+            raise ValueError(f"All textures must have the same {option}; got {sorted(map(str, values))}")

@@ -1,0 +1,193 @@
+"""Rasterisation of meshes in NDC, and the scalar geometry of a pixel and a face."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..utils import parse_image_size
+from .clip import ClippedFaces, ClipFrustum, clip_faces, convert_clipped_rasterization_to_original_faces
+
+kEpsilon = 1e-8
+"""Smallest area and depth of a face that is drawn."""
+
+kMaxFacesPerBin = 22
+"""Bins per side from which PyTorch3D refuses a `bin_size`."""
+
+
+def rasterize_meshes(
+    meshes: Any,
+    image_size: int | Sequence[int] = 256,
+    blur_radius: float = 0.0,
+    faces_per_pixel: int = 8,
+    bin_size: int | None = None,
+    max_faces_per_bin: int | None = None,
+    perspective_correct: bool = False,
+    clip_barycentric_coords: bool = False,
+    cull_backfaces: bool = False,
+    z_clip_value: float | Tensor | None = None,
+    cull_to_frustum: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Find the K nearest faces of every pixel.
+
+    Args:
+        meshes: N meshes with x, y in NDC (+X left, +Y up, short side of the image in [-1, 1]) and z in view space.
+        image_size: side of square images, or (height, width), in pixels. Pixels are square.
+        blur_radius: squared NDC distance up to which a face also counts for pixels outside of it.
+        faces_per_pixel: K, without limit.
+        bin_size: accepted and checked; the engine needs no tuning.
+        max_faces_per_bin: accepted; the engine's bins cannot overflow.
+        perspective_correct: whether x and y come from a perspective projection; corrects barycentric coordinates.
+        clip_barycentric_coords: whether coordinates outside of the face are moved to its border, before depth is
+            computed from them.
+        cull_backfaces: whether faces with clockwise vertices are dropped.
+        z_clip_value: depth in front of which faces are kept, cut where they cross it; None keeps faces whole and
+            drops those that reach behind the camera.
+        cull_to_frustum: accepted; faces outside of the image cost nothing and never change it.
+
+    Returns:
+        pix_to_face: (N, H, W, K) int64 packed face indices by increasing depth, -1 where there are fewer than K.
+        zbuf: (N, H, W, K) depths, -1 where empty.
+        barycentric: (N, H, W, K, 3) coordinates in the faces, -1 where empty.
+        dists: (N, H, W, K) squared NDC distances to the faces' borders, negative inside, -1 where empty.
+
+    Differentiable in the vertices. CPU and CUDA, float32 and float64. With `z_clip_value`, synchronises once on CUDA.
+
+    Raises:
+        ValueError: an argument out of range, or a `bin_size` that gives 22 or more bins per side.
+    """
+    from recon_engine import ops
+
+    size = check_raster_arguments(image_size, blur_radius, faces_per_pixel, bin_size, max_faces_per_bin)
+    verts, faces = meshes.verts_packed(), meshes.faces_packed()
+    first, count = meshes.mesh_to_faces_packed_first_idx(), meshes.num_faces_per_mesh()
+    neighbors = None
+    clipped = _clip_where_needed(verts, faces, first, count, perspective_correct, z_clip_value)
+    if clipped is not None:
+        verts = clipped.face_verts.reshape(-1, 3)
+        faces = torch.arange(verts.shape[0], device=verts.device).view(-1, 3)
+        first, count = clipped.mesh_to_face_first_idx, clipped.num_faces_per_mesh
+        neighbors = clipped.clipped_faces_neighbor_idx
+    pix_to_face, zbuf, bary, dists = ops.rasterize_faces(
+        verts,
+        faces,
+        first,
+        count,
+        neighbors,
+        size,
+        float(blur_radius),
+        int(faces_per_pixel),
+        bool(perspective_correct),
+        bool(clip_barycentric_coords),
+        bool(cull_backfaces),
+    )
+    if clipped is not None:
+        pix_to_face, bary = convert_clipped_rasterization_to_original_faces(pix_to_face, bary, clipped)
+    return pix_to_face, zbuf, bary, dists
+
+
+def check_raster_arguments(
+    image_size: int | Sequence[int],
+    blur_radius: float,
+    faces_per_pixel: int,
+    bin_size: int | None = None,
+    max_faces_per_bin: int | None = None,
+) -> tuple[int, int]:
+    """Return (height, width), or raise ValueError for a setting that cannot be rasterised with."""
+    height, width = parse_image_size(image_size)
+    if not 0.0 <= float(blur_radius) < math.inf:
+        raise ValueError(f"blur_radius must be a finite number >= 0 (a squared NDC distance), got {blur_radius}")
+    if isinstance(faces_per_pixel, bool) or int(faces_per_pixel) != faces_per_pixel or faces_per_pixel < 1:
+        raise ValueError(f"faces_per_pixel must be an integer >= 1, got {faces_per_pixel}")
+    if max_faces_per_bin is not None and max_faces_per_bin < 0:
+        raise ValueError(f"max_faces_per_bin must be None or an integer >= 0, got {max_faces_per_bin}")
+    if bin_size is not None and bin_size != 0:
+        if bin_size < 0:
+            raise ValueError(f"bin_size must be None or an integer >= 0, got {bin_size}")
+        bins = 1 + (max(height, width) - 1) // bin_size
+        if bins >= kMaxFacesPerBin:
+            raise ValueError(
+                f"bin_size too small, number of faces per bin must be less than {kMaxFacesPerBin}; got {bins}"
+            )
+    return height, width
+
+
+def reaches_behind(verts: Tensor, z_clip_value: float | Tensor | None) -> bool:
+    """Whether a vertex lies in front of no clipping plane. Synchronises on CUDA when there is a plane."""
+    if z_clip_value is None or verts.shape[0] == 0:
+        return False
+    return bool((verts.detach()[:, 2] < z_clip_value).any())
+
+
+def _clip_where_needed(
+    verts: Tensor,
+    faces: Tensor,
+    first: Tensor,
+    count: Tensor,
+    perspective_correct: bool,
+    z_clip_value: float | Tensor | None,
+) -> ClippedFaces | None:
+    """The faces cut at z = z_clip_value, or None when all lie in front of it."""
+    if z_clip_value is not None and not isinstance(z_clip_value, Tensor) and not math.isfinite(z_clip_value):
+        raise ValueError(f"z_clip_value must be None or a finite number, got {z_clip_value}")
+    if not reaches_behind(verts, z_clip_value):
+        return None
+    frustum = ClipFrustum(perspective_correct=perspective_correct, cull=False, z_clip_value=z_clip_value)
+    clipped = clip_faces(verts[faces], first, count, frustum)
+    return clipped if clipped.faces_clipped_to_unclipped_idx is not None else None
+
+
+def non_square_ndc_range(S1: float, S2: float) -> float:
+    """The extent in NDC of an image side of S1 pixels when the other has S2: 2 for the shorter, 2 S1 / S2 else."""
+    return 2.0 * S1 / S2 if S1 > S2 else 2.0
+
+
+def pix_to_non_square_ndc(i: Any, S1: float, S2: float) -> Any:
+    """The NDC coordinate of the centre of pixel `i` along a side of S1 pixels when the other has S2."""
+    extent = non_square_ndc_range(S1, S2)
+    half = extent / 2.0
+    return -half + (extent * i + half) / S1
+
+
+def edge_function(p: Any, v0: Any, v1: Any) -> Any:
+    """Twice the signed area of the triangle (v0, v1, p) in x and y, positive when p lies on the right of v0 -> v1."""
+    return (p[0] - v0[0]) * (v1[1] - v0[1]) - (p[1] - v0[1]) * (v1[0] - v0[0])
+
+
+def barycentric_coordinates(p: Any, v0: Any, v1: Any, v2: Any) -> tuple[Any, Any, Any]:
+    """The barycentric coordinates of p in the triangle (v0, v1, v2), in x and y."""
+    area = edge_function(v2, v0, v1) + kEpsilon
+    return edge_function(p, v1, v2) / area, edge_function(p, v2, v0) / area, edge_function(p, v0, v1) / area
+
+
+def barycentric_coordinates_clip(bary: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Set negative barycentric coordinates to zero and scale them to sum 1: a point on the triangle's border."""
+    w0, w1, w2 = (torch.clamp(w, min=0.0) for w in bary)
+    total = torch.clamp(w0 + w1 + w2, min=1e-5)
+    return w0 / total, w1 / total, w2 / total
+
+
+def point_line_distance(p: Tensor, v0: Tensor, v1: Tensor) -> Tensor:
+    """The squared distance of p (D,) to the segment from v0 to v1."""
+    if not p.shape == v0.shape == v1.shape:
+        raise ValueError(
+            "All points must have the same number of coordinates; "
+            f"got shapes {tuple(p.shape)}, {tuple(v0.shape)}, {tuple(v1.shape)}"
+        )
+    edge = v1 - v0
+    squared_length = edge.dot(edge)
+    if squared_length <= kEpsilon:
+        return (p - v1).dot(p - v1)
+    t = torch.clamp(edge.dot(p - v0) / squared_length, min=0.0, max=1.0)
+    offset = v0 + t * edge - p
+    return offset.dot(offset)
+
+
+def point_triangle_distance(p: Tensor, v0: Tensor, v1: Tensor, v2: Tensor) -> Tensor:
+    """The squared distance of p (D,) to the border of the triangle (v0, v1, v2)."""
+    edges = ((v0, v1), (v0, v2), (v1, v2))
+    return torch.stack([point_line_distance(p, start, end) for start, end in edges]).min()
