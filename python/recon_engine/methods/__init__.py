@@ -1,0 +1,22 @@
+"""Whole reconstruction methods, each in one folder: settings, fit, results, and a `recon ...` command.
+
+`build` reconstructs an object from silhouettes, `fit_points` wraps a sphere around a point cloud or mesh, and `shapes`
+makes meshes by rule.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_SUBPACKAGES = ("build", "fit_points", "shapes")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_SUBPACKAGES])

@@ -1,0 +1,255 @@
+"""What every long run needs, once: seeds, progress, a clean stop on Ctrl-C, loss curves and an atomic results folder."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType, ModuleType, TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_LOG_SECONDS = 0.25  # how often the progress bar reads the loss: reading it makes a GPU wait
+
+
+def extra(module: str, extras: str) -> ModuleType:
+    """Import an optional module, or say which pip line brings it.
+
+    Args:
+        module: dotted module name.
+        extras: the extra of recon_engine that installs it.
+
+    Raises:
+        ImportError: the module is missing.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f'{module} is missing: pip install "recon_engine[{extras}]"') from error
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[torch.Generator]:
+    """Make every random number inside repeatable and leave the caller's random state as it was.
+
+    Args:
+        seed: 0 or more.
+        device: the device whose global generator is seeded besides the CPU's.
+
+    Yields:
+        A CPU generator with the same seed, for choices made on the host.
+    """
+    device = torch.device(device)
+    cuda = [device.index or 0] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(seed)
+        yield torch.Generator().manual_seed(seed)
+
+
+class History:
+    """One row of losses for each iteration, kept on the device and read back at the end.
+
+    Args:
+        columns: names of the losses.
+        weights: their weights in the total, in the same order.
+        iterations: how many rows are planned.
+        device: where the losses are computed.
+    """
+
+    def __init__(
+        self, columns: Sequence[str], weights: Sequence[float], iterations: int, device: torch.device | str = "cpu"
+    ) -> None:
+        self.columns = tuple(columns)
+        self.weights = torch.tensor(weights, dtype=torch.float32, device=device)
+        self._rows = torch.zeros(iterations, len(self.columns), device=device)
+        self.length = 0
+
+    def total(self, losses: Sequence[Tensor]) -> Tensor:
+        """The weighted sum of the losses; the losses themselves become the next row."""
+        row = torch.stack(list(losses))
+        self._rows[self.length] = row.detach()
+        self.length += 1
+        return (row * self.weights).sum()
+
+    def last(self) -> float:
+        """The newest weighted sum. Waits for the device."""
+        return float((self._rows[self.length - 1] * self.weights).sum())
+
+    def table(self) -> dict[str, list[float]]:
+        """Every loss as recorded, unweighted, and the weighted sum as `total`."""
+        rows = self._rows[: self.length].cpu()
+        total = (rows * self.weights.cpu()).sum(1)
+        columns = {name: rows[:, i].tolist() for i, name in enumerate(self.columns)}
+        return {"total": total.tolist(), **columns}
+
+    def save_csv(self, path: Path) -> None:
+        """Write `iteration,total,...`, one line for each iteration."""
+        table = self.table()
+        lines = [",".join(["iteration", *table])]
+        lines += [",".join([str(i), *(f"{v:.9g}" for v in row)]) for i, row in enumerate(zip(*table.values()))]  # noqa: B905
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def save_png(self, path: Path, title: str) -> None:
+        """Draw the curves on a logarithmic axis. Needs matplotlib (`recon_engine[vis]`)."""
+        figure_class = extra("matplotlib.figure", "vis").Figure
+        figure = figure_class(figsize=(8, 4.5), dpi=120, layout="constrained")
+        axes = figure.add_subplot()
+        for name, values in self.table().items():
+            if any(v > 0 for v in values):
+                axes.semilogy(values, label=name, linewidth=1.6 if name == "total" else 1.0)
+        axes.set(title=title, xlabel="iteration", ylabel="loss (before its weight)")
+        axes.grid(alpha=0.25)
+        if axes.lines:
+            axes.legend(frameon=False)
+        figure.savefig(path)
+
+
+class Loop:
+    """Counts iterations, shows progress, and ends after the current one when Ctrl-C is pressed.
+
+    The second Ctrl-C raises KeyboardInterrupt as usual. Outside the main thread, where Python cannot catch signals,
+    Ctrl-C is not handled here.
+
+    Args:
+        iterations: how many.
+        history: where the progress bar reads the loss.
+        label: the text before the bar.
+        show: draw a progress bar (needs tqdm, `recon_engine[cli]`).
+
+    Example:
+        >>> history = History(["loss"], [1.0], 3)
+        >>> [history.total([torch.tensor(float(i))]).item() for i in Loop(3, history)]
+        [0.0, 1.0, 2.0]
+    """
+
+    def __init__(self, iterations: int, history: History, label: str = "", show: bool = False) -> None:
+        self.iterations = iterations
+        self.history = history
+        self.interrupted = False
+        self.seconds = 0.0
+        self._bar = extra("tqdm", "cli").tqdm(total=iterations, desc=label, unit="it", mininterval=0) if show else None
+
+    def __iter__(self) -> Iterator[int]:
+        began = shown = time.perf_counter()
+        counted = 0
+        with _CatchInterrupt() as interrupt:
+            for i in range(self.iterations):
+                yield i
+                now = time.perf_counter()
+                if now - shown > _LOG_SECONDS or i + 1 == self.iterations:
+                    self._log(i + 1 - counted)
+                    counted, shown = i + 1, now
+                if interrupt.pressed:
+                    self.interrupted = True
+                    break
+        self.seconds = time.perf_counter() - began
+        if self._bar is not None:
+            self._bar.close()
+
+    def _log(self, steps: int) -> None:
+        loss = self.history.last()
+        if not loss < float("inf"):
+            raise FloatingPointError(
+                f"the loss became {loss} at iteration {self.history.length}: choose a smaller learning rate"
+            )
+        if self._bar is not None:
+            self._bar.set_postfix(loss=f"{loss:.5f}", refresh=False)
+            self._bar.update(steps)
+
+
+class _CatchInterrupt:
+    """While active, the first SIGINT sets `pressed`; it then hands Ctrl-C back to whoever had it before."""
+
+    def __init__(self) -> None:
+        self.pressed = False
+        self._previous: Any = None
+        self._active = threading.current_thread() is threading.main_thread()
+
+    def _press(self, _signal: int, _frame: FrameType | None) -> None:
+        self.pressed = True
+        signal.signal(signal.SIGINT, self._previous)
+
+    def __enter__(self) -> _CatchInterrupt:
+        if self._active:
+            self._previous = signal.signal(signal.SIGINT, self._press)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._active and not self.pressed:
+            signal.signal(signal.SIGINT, self._previous)
+
+
+def check_folder(out: Path, overwrite: bool) -> None:
+    """Refuse a results folder before any work is done.
+
+    Raises:
+        FileExistsError: `out` exists and `overwrite` is not set.
+        NotADirectoryError: `out`, or what should hold it, is a file.
+    """
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"the results folder {out} is a file: choose another name")
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"the results folder {out} exists already: choose another, or add --overwrite")
+    holder = next(parent for parent in out.absolute().parents if parent.exists())
+    if not holder.is_dir():
+        raise NotADirectoryError(f"the results folder {out} cannot be made: {holder} is a file")
+    if not os.access(holder, os.W_OK):
+        raise PermissionError(f"the results folder {out} cannot be made: {holder} is not writable")
+
+
+@contextlib.contextmanager
+def results_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A folder that appears under its name only when it is complete.
+
+    Files go to a hidden folder beside it, which is renamed at the end and removed on any error, Ctrl-C included.
+
+    Args:
+        out: the final folder.
+        overwrite: replace a folder of that name; it stays untouched until the new one is complete.
+
+    Yields:
+        The folder to write into.
+
+    Raises:
+        FileExistsError: `out` exists and `overwrite` is not set.
+        NotADirectoryError: `out`, or what should hold it, is a file.
+    """
+    check_folder(out, overwrite)
+    parent = out.absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=parent))
+    work.chmod(0o777 & ~_umask())
+    try:
+        yield work
+        check_folder(out, overwrite)
+        old = work.with_suffix(".old")
+        if out.exists():
+            out.rename(old)
+        try:
+            work.rename(out)
+        except OSError:
+            if old.exists():
+                old.rename(out)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+
+
+def _umask() -> int:
+    """The process's umask, which can be read only by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
