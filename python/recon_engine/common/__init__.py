@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from .datatypes import Device, get_device, make_device
 
-__all__ = [k for k in globals() if not k.startswith("_")]
+__all__ = ["Device", "datatypes", "get_device", "make_device"]

@@ -18,7 +18,8 @@ def meshgrid_ij(*A: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
     Returns:
         One tensor for each input, all of the shape (len(A_0), len(A_1), ...).
     """
-    return tuple(torch.meshgrid(*A, indexing="ij"))
+    tensors: Any = A[0] if len(A) == 1 and not isinstance(A[0], Tensor) else A
+    return tuple(torch.meshgrid(*tensors, indexing="ij"))
 
 
 def prod(iterable: Iterable[Any], *, start: Any = 1) -> Any:

@@ -12,8 +12,8 @@ from torch import Tensor
 class LinearWithRepeat(torch.nn.Linear):
     """A linear layer on the concatenation of two inputs, one of which is the same for all points of a ray.
 
-    `layer((x, y))` equals `Linear(cat([x, y repeated K times], -1))`, but the product with `y` is computed once for each
-    ray and not for each point, and the concatenation is never built.
+    `layer((x, y))` equals `Linear(cat([x, y repeated K times], -1))`, but the product with `y` is computed once for
+    each ray and not for each point, and the concatenation is never built.
 
     Args:
         in_features: n1 + n2, the features of both inputs.

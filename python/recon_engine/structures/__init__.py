@@ -6,4 +6,16 @@ from .meshes import Meshes, join_meshes_as_batch, join_meshes_as_scene
 from .topology import Topology
 from .utils import list_to_packed, list_to_padded, packed_to_list, padded_to_list
 
-__all__ = [k for k in globals() if not k.startswith("_")]
+__all__ = [
+    "Meshes",
+    "Topology",
+    "join_meshes_as_batch",
+    "join_meshes_as_scene",
+    "list_to_packed",
+    "list_to_padded",
+    "meshes",
+    "packed_to_list",
+    "padded_to_list",
+    "topology",
+    "utils",
+]

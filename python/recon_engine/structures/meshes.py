@@ -12,7 +12,7 @@ from torch import Tensor
 from ..common.datatypes import Device, make_device
 from ._meshes_input import assigned_normals, topology_and_verts
 from .topology import Topology
-from .utils import list_to_padded, padded_to_packed
+from .utils import list_to_padded
 
 
 class Meshes:
@@ -65,32 +65,43 @@ class Meshes:
         *,
         verts_normals: list[Tensor] | Tensor | None = None,
     ) -> None:
-        topology, verts = topology_and_verts(verts, faces)
+        topology, checked = topology_and_verts(verts, faces)
         self._reset(topology)
-        if isinstance(verts, list):
-            self._verts_list = verts
+        if isinstance(checked, list):
+            self._verts_list = checked
         else:
-            self._verts_padded = verts
+            self._verts_padded = checked
         if textures is not None:
             self._attach_textures(textures)
         if verts_normals is not None:
             self._verts_normals_packed = assigned_normals(verts_normals, topology)
             self._has_verts_normals = True
 
+    _topology: Topology
+    textures: Any
+    _verts_list: list[Tensor] | None
+    _verts_packed: Tensor | None
+    _verts_padded: Tensor | None
+    _verts_normals_packed: Tensor | None
+    _faces_normals_packed: Tensor | None
+    _faces_areas_packed: Tensor | None
+    # Normals that were asked for or assigned stay announced when a move of the vertices makes them out of date.
+    _has_verts_normals: bool
+    # A deep copy hands out its own index tensors while it goes on sharing the topology they were copied from.
+    _own_indices: dict[str, Any] | None
+
     def _reset(self, topology: Topology) -> None:
         """Gives every field its empty value."""
         self._topology = topology
-        self.textures: Any = None
-        self._verts_list: list[Tensor] | None = None
-        self._verts_packed: Tensor | None = None
-        self._verts_padded: Tensor | None = None
-        self._verts_normals_packed: Tensor | None = None
-        self._faces_normals_packed: Tensor | None = None
-        self._faces_areas_packed: Tensor | None = None
-        # Normals that were asked for or assigned stay announced when a move of the vertices makes them out of date.
+        self.textures = None
+        self._verts_list = None
+        self._verts_packed = None
+        self._verts_padded = None
+        self._verts_normals_packed = None
+        self._faces_normals_packed = None
+        self._faces_areas_packed = None
         self._has_verts_normals = False
-        # A deep copy hands out its own index tensors while it goes on sharing the topology they were copied from.
-        self._own_indices: dict[str, Any] | None = None
+        self._own_indices = None
 
     def _derive(self, topology: Topology, verts_list: list[Tensor] | None = None, textures: Any = None) -> Meshes:
         """A new object of this class for checked parts; the caller sets the vertices when it has no list of them."""
@@ -226,19 +237,22 @@ class Meshes:
     # Faces and edges
 
     def _index(self, name: str) -> Tensor:
+        shared: Tensor = getattr(self._topology, name)
         if self._own_indices is None:
-            return getattr(self._topology, name)
-        if name not in self._own_indices:
-            self._own_indices[name] = getattr(self._topology, name).clone()
-        return self._own_indices[name]
+            return shared
+        own: Tensor | None = self._own_indices.get(name)
+        if own is None:
+            own = self._own_indices[name] = shared.clone()
+        return own
 
     def faces_list(self) -> list[Tensor]:
         """The faces as N tensors (F_n, 3) that index the vertices of their own mesh."""
         if self._own_indices is None:
             return self._topology.faces_list
-        if "faces_list" not in self._own_indices:
-            self._own_indices["faces_list"] = [faces.clone() for faces in self._topology.faces_list]
-        return self._own_indices["faces_list"]
+        own: list[Tensor] | None = self._own_indices.get("faces_list")
+        if own is None:
+            own = self._own_indices["faces_list"] = [faces.clone() for faces in self._topology.faces_list]
+        return own
 
     def faces_packed(self) -> Tensor:
         """The faces of all meshes, (sum(F_n), 3), that index the packed vertices."""
@@ -525,9 +539,7 @@ class Meshes:
                 verts.append(mesh_verts[used])
                 faces.append(renumbered.reshape(-1, 3))
                 vert_indices[-1].append(used)
-        topology = Topology(
-            [len(v) for v in verts], [len(f) for f in faces], faces_list=faces, device=self.device
-        )
+        topology = Topology([len(v) for v in verts], [len(f) for f in faces], faces_list=faces, device=self.device)
         textures = self.textures.submeshes(vert_indices, face_indices) if self.textures else None
         return self._derive(topology, verts, textures)
 
@@ -600,7 +612,9 @@ class Meshes:
         if not isinstance(scale, Tensor) or scale.ndim == 0:
             return verts * scale
         if scale.shape != (self._N,):
-            raise ValueError(f"scale_verts: scale must be a number or have shape ({self._N},), got {tuple(scale.shape)}")
+            raise ValueError(
+                f"scale_verts: scale must be a number or have shape ({self._N},), got {tuple(scale.shape)}"
+            )
         if self._N == 1:
             return verts * scale
         return verts * scale[self._topology.verts_packed_to_mesh_idx, None]

@@ -4,7 +4,7 @@ Moving vertices does not change which of them are joined. A `Topology` is theref
 handed on, as the same object, by everything that keeps the faces (`offset_verts`, `scale_verts`, `clone`, `detach`,
 `update_padded`). Each field is computed when it is first read, for the whole batch at once.
 
-Sizes: N meshes, V vertices and F faces of the whole batch (packed), E unique edges, Q pairs of faces that share an edge.
+Sizes: N meshes, V vertices and F faces of the whole batch (packed), E unique edges, Q pairs of faces on one edge.
 """
 
 from __future__ import annotations
@@ -38,38 +38,8 @@ class Topology:
         max_verts, max_faces: their maxima, 0 for an empty batch.
         equisized: whether all meshes have the same numbers of vertices and of faces; False for an empty batch.
 
-    Packing:
-        faces_list: N tensors (F_n, 3), indices into the vertices of mesh n.
-        faces_padded: (N, >= max_faces, 3), the same with -1 as padding.
-        faces_packed: (F, 3), indices into the packed vertices.
-        num_verts_per_mesh, num_faces_per_mesh: (N,).
-        valid: (N,) bool, meshes that have both vertices and faces.
-        mesh_to_verts_packed_first_idx, mesh_to_faces_packed_first_idx: (N,).
-        verts_packed_to_mesh_idx: (V,). faces_packed_to_mesh_idx: (F,).
-        verts_padded_to_packed_idx: (V,), rows of the flattened padded vertices.
-
-    Edges (unique, undirected):
-        edges_packed: (E, 2), v0 <= v1 in each row, rows in lexicographic order (the order of PyTorch3D).
-        faces_to_edges: (F, 3), column k is the edge opposite to corner k of the face.
-        edges_packed_to_mesh_idx: (E,). num_edges_per_mesh: (N,). mesh_to_edges_packed_first_idx: (N,).
-        num_edges_per_mesh_int32: (N,) int32, what `Meshes.num_edges_per_mesh` returns.
-
-    Faces at an edge:
-        edge_faces_offsets: (E + 1,), edge_faces_indices: (3F,): CSR, the faces that contain each edge.
-        edge_faces_opposite: (3F,), beside each entry of edge_faces_indices the vertex of that face which is not on the
-            edge.
-        normal_consistency_pairs: (Q, 4), for every two faces that share an edge: the edge (v0, v1) and the opposite
-            vertices a, b of the two faces. Ordered by edge. An edge with n faces gives n (n - 1) / 2 rows.
-        normal_consistency_edge_idx: (Q,), the edge of each pair.
-        normal_consistency_mesh_idx: (Q,), the mesh of each pair.
-
-    Neighbours of a vertex (the uniform Laplacian):
-        vert_neighbors_offsets: (V + 1,), vert_neighbors_indices: (2E,): CSR, ascending in each row.
-        vert_degrees: (V,), the lengths of the rows.
-
-    Faces at a vertex:
-        vert_faces_offsets: (V + 1,), vert_faces_indices: (3F,): CSR, ascending in each row.
-        vert_faces_corners: (3F,), which corner (0, 1, 2) of that face the vertex is.
+    All other fields are tensors, documented one by one below: packing, edges, faces at an edge (`edge_faces_*`, and the
+    pairs of faces of the normal consistency loss), neighbours of a vertex (the uniform Laplacian), faces at a vertex.
 
     Cost: `faces_packed` is a copy of the faces when N > 1 and free when N = 1. Edges and everything on them share one
     sort of 3F keys. On CUDA the first read of a field of edges waits for the device, because E and Q are not known
@@ -101,6 +71,7 @@ class Topology:
         self.max_verts = max(self.num_verts, default=0)
         self.max_faces = max(self.num_faces, default=0)
         self.equisized = len(set(self.num_verts)) == 1 and len(set(self.num_faces)) == 1
+        self._laplacians: dict[torch.dtype, Tensor] = {}
         # What was given takes the place of the field that would compute it.
         if faces_list is not None:
             self.__dict__["faces_list"] = faces_list
@@ -114,7 +85,7 @@ class Topology:
         return self.__dict__.get(name)
 
     def to(self, device: torch.device) -> Topology:
-        """The same topology on another device; what was computed is copied, not computed again. Self when already there."""
+        """The same topology on another device, self when it is there. Computed fields are moved, not computed again."""
         if device == self.device:
             return self
         moved = object.__new__(Topology)
@@ -123,6 +94,10 @@ class Topology:
                 value = value.to(device)
             elif name == "faces_list":
                 value = [faces.to(device) for faces in value]
+            elif isinstance(value, dict):
+                value = {key: matrix.to(device) for key, matrix in value.items()}
+            elif isinstance(value, tuple):
+                value = tuple(indices.to(device) for indices in value)
             moved.__dict__[name] = value
         moved.device = device
         return moved
@@ -131,16 +106,19 @@ class Topology:
 
     @cached_property
     def faces_list(self) -> list[Tensor]:
+        """N tensors (F_n, 3), indices into the vertices of mesh n."""
         return [faces[:count] for faces, count in zip(self.faces_padded.unbind(0), self.num_faces, strict=True)]
 
     @cached_property
     def faces_padded(self) -> Tensor:
+        """(N, max_faces, 3), the faces as a batch with rows of -1 at the end; may be wider when it was given."""
         if self.num_meshes == 0:
             return torch.zeros((0, 0, 3), dtype=torch.int64, device=self.device)
         return list_to_padded(self.faces_list, (self.max_faces, 3), pad_value=-1, equisized=self.equisized)
 
     @cached_property
     def faces_packed(self) -> Tensor:
+        """(F, 3), indices into the packed vertices."""
         if self.num_meshes == 0:
             return torch.zeros((0, 3), dtype=torch.int64, device=self.device)
         if self.num_meshes == 1:
@@ -150,14 +128,17 @@ class Topology:
 
     @cached_property
     def num_verts_per_mesh(self) -> Tensor:
+        """(N,) the numbers of vertices."""
         return self._index_tensor(self.num_verts)
 
     @cached_property
     def num_faces_per_mesh(self) -> Tensor:
+        """(N,) the numbers of faces."""
         return self._index_tensor(self.num_faces)
 
     @cached_property
     def valid(self) -> Tensor:
+        """(N,) bool, meshes that have both vertices and faces."""
         flags = [v > 0 and f > 0 for v, f in zip(self.num_verts, self.num_faces, strict=True)]
         return torch.tensor(flags, dtype=torch.bool, device=self.device)
 
@@ -168,22 +149,27 @@ class Topology:
 
     @cached_property
     def mesh_to_verts_packed_first_idx(self) -> Tensor:
+        """(N,) the first packed vertex of each mesh."""
         return self._index_tensor([0, *accumulate(self.num_verts)][: self.num_meshes])
 
     @cached_property
     def mesh_to_faces_packed_first_idx(self) -> Tensor:
+        """(N,) the first packed face of each mesh."""
         return self._index_tensor([0, *accumulate(self.num_faces)][: self.num_meshes])
 
     @cached_property
     def verts_packed_to_mesh_idx(self) -> Tensor:
+        """(V,) the mesh of each packed vertex."""
         return self._mesh_of_row(self.num_verts_per_mesh, self.total_verts)
 
     @cached_property
     def faces_packed_to_mesh_idx(self) -> Tensor:
+        """(F,) the mesh of each packed face."""
         return self._mesh_of_row(self.num_faces_per_mesh, self.total_faces)
 
     @cached_property
     def verts_padded_to_packed_idx(self) -> Tensor:
+        """(V,) rows of the flattened padded vertices."""
         rows = torch.arange(self.total_verts, device=self.device)
         shift = self._index_tensor([n * self.max_verts for n in range(self.num_meshes)])
         return rows + (shift - self.mesh_to_verts_packed_first_idx)[self.verts_packed_to_mesh_idx]
@@ -200,7 +186,7 @@ class Topology:
 
     @cached_property
     def _half_edges(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Half-edges grouped by the edge they lie on: (their order (3F,), their edge (3F,), the start of each edge (E,))."""
+        """Half-edges grouped by edge: their order (3F,), their edges (3F,), where each edge starts (E,)."""
         a, b, c = self.faces_packed.unbind(1)
         start, end = torch.cat([b, c, a]), torch.cat([c, a, b])
         # One integer for each undirected edge makes the lexicographic sort of pairs a sort of numbers.
@@ -209,55 +195,60 @@ class Topology:
         is_first = torch.ones_like(key, dtype=torch.bool)
         torch.ne(key[1:], key[:-1], out=is_first[1:])
         first = is_first.nonzero().squeeze(1)
-        self.__dict__["_edge_keys"] = key[first]
         return order, is_first.cumsum(0) - 1, first
 
     @cached_property
-    def _edge_keys(self) -> Tensor:
-        _ = self._half_edges
-        return self.__dict__["_edge_keys"]
-
-    @cached_property
     def edges_packed(self) -> Tensor:
-        keys = self._edge_keys
-        v0 = torch.div(keys, max(self.total_verts, 1), rounding_mode="floor")
-        return torch.stack([v0, keys - v0 * self.total_verts], dim=1)
+        """(E, 2) unique undirected edges, v0 <= v1, rows in lexicographic order (the order of PyTorch3D)."""
+        order, _, first = self._half_edges
+        half_edge = order[first]
+        corner, face = half_edge // max(self.total_faces, 1), half_edge % max(self.total_faces, 1)
+        start, end = (self.faces_packed[face, (corner + k) % 3] for k in (1, 2))
+        return torch.stack([torch.minimum(start, end), torch.maximum(start, end)], dim=1)
 
     @cached_property
     def faces_to_edges(self) -> Tensor:
+        """(F, 3), column k is the edge opposite to corner k of the face."""
         order, edge, _ = self._half_edges
         return torch.empty_like(edge).scatter_(0, order, edge).reshape(3, self.total_faces).t()
 
     @cached_property
     def edges_packed_to_mesh_idx(self) -> Tensor:
+        """(E,) the mesh of each edge."""
         return self.verts_packed_to_mesh_idx[self.edges_packed[:, 0]]
 
     @cached_property
     def num_edges_per_mesh(self) -> Tensor:
+        """(N,) the numbers of edges."""
         return torch.bincount(self.edges_packed_to_mesh_idx, minlength=self.num_meshes)
 
     @cached_property
     def num_edges_per_mesh_int32(self) -> Tensor:
+        """(N,) int32, what `Meshes.num_edges_per_mesh` returns."""
         return self.num_edges_per_mesh.to(torch.int32)
 
     @cached_property
     def mesh_to_edges_packed_first_idx(self) -> Tensor:
+        """(N,) the first edge of each mesh."""
         return self.num_edges_per_mesh.cumsum(0) - self.num_edges_per_mesh
 
     # Faces at an edge
 
     @cached_property
     def edge_faces_offsets(self) -> Tensor:
+        """(E + 1,) CSR offsets into `edge_faces_indices`."""
         _, _, first = self._half_edges
         return torch.cat([first, first.new_full((1,), 3 * self.total_faces)])
 
     @cached_property
     def edge_faces_indices(self) -> Tensor:
+        """(3F,) the faces that contain each edge."""
         order, _, _ = self._half_edges
         return order % max(self.total_faces, 1)
 
     @cached_property
     def edge_faces_opposite(self) -> Tensor:
+        """(3F,) beside each entry of `edge_faces_indices`, the vertex of that face that is not on the edge."""
         order, _, _ = self._half_edges
         return self.faces_packed.t().reshape(-1)[order]
 
@@ -274,6 +265,10 @@ class Topology:
 
     @cached_property
     def normal_consistency_pairs(self) -> Tensor:
+        """(Q, 4), for every two faces on one edge: the edge v0, v1 and the opposite vertices a, b of the faces.
+
+        Rows are ordered by edge. An edge with n faces has n (n - 1) / 2 rows.
+        """
         i, j = self._face_pairs
         edge = self.edges_packed[self.normal_consistency_edge_idx]
         opposite = self.edge_faces_opposite
@@ -281,17 +276,20 @@ class Topology:
 
     @cached_property
     def normal_consistency_edge_idx(self) -> Tensor:
+        """(Q,) the edge of each pair of faces."""
         _, edge, _ = self._half_edges
         return edge[self._face_pairs[1]]
 
     @cached_property
     def normal_consistency_mesh_idx(self) -> Tensor:
+        """(Q,) the mesh of each pair of faces."""
         return self.edges_packed_to_mesh_idx[self.normal_consistency_edge_idx]
 
     # Neighbours of a vertex
 
     @cached_property
     def vert_neighbors_indices(self) -> Tensor:
+        """(2E,) the neighbours of each vertex, ascending."""
         # Edges are sorted, so a stable sort by vertex puts the smaller neighbours first and keeps them ascending.
         v0, v1 = self.edges_packed.unbind(1)
         order = torch.sort(torch.cat([v1, v0]), stable=True).indices
@@ -299,10 +297,12 @@ class Topology:
 
     @cached_property
     def vert_degrees(self) -> Tensor:
+        """(V,) the number of neighbours of each vertex."""
         return torch.bincount(self.edges_packed.reshape(-1), minlength=self.total_verts)
 
     @cached_property
     def vert_neighbors_offsets(self) -> Tensor:
+        """(V + 1,) CSR offsets into `vert_neighbors_indices`."""
         return _offsets(self.vert_degrees)
 
     def laplacian(self, dtype: torch.dtype) -> Tensor:
@@ -311,16 +311,16 @@ class Topology:
         Args:
             dtype: a floating dtype; one matrix is kept for each.
         """
-        name = f"_laplacian_{dtype}"
-        if name not in self.__dict__:
+        if dtype not in self._laplacians:
             degrees = self.vert_degrees
             rows = torch.arange(self.total_verts, device=self.device)
             neighbor_rows = rows.repeat_interleave(degrees, output_size=len(self.vert_neighbors_indices))
             indices = torch.stack([torch.cat([neighbor_rows, rows]), torch.cat([self.vert_neighbors_indices, rows])])
             values = torch.cat([degrees.to(dtype).reciprocal()[neighbor_rows], -torch.ones_like(rows, dtype=dtype)])
             size = (self.total_verts, self.total_verts)
-            self.__dict__[name] = torch.sparse_coo_tensor(indices, values, size, check_invariants=False).coalesce()
-        return self.__dict__[name]
+            matrix = torch.sparse_coo_tensor(indices, values, size, check_invariants=False)
+            self._laplacians[dtype] = matrix.coalesce()
+        return self._laplacians[dtype]
 
     # Faces at a vertex
 
@@ -331,12 +331,15 @@ class Topology:
 
     @cached_property
     def vert_faces_offsets(self) -> Tensor:
+        """(V + 1,) CSR offsets into `vert_faces_indices` and `vert_faces_corners`."""
         return _offsets(torch.bincount(self.faces_packed.reshape(-1), minlength=self.total_verts))
 
     @cached_property
     def vert_faces_indices(self) -> Tensor:
+        """(3F,) the faces at each vertex, ascending."""
         return torch.div(self._corners_by_vertex, 3, rounding_mode="floor")
 
     @cached_property
     def vert_faces_corners(self) -> Tensor:
+        """(3F,) which corner (0, 1, 2) of the face beside it in `vert_faces_indices` the vertex is."""
         return self._corners_by_vertex % 3

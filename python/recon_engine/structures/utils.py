@@ -54,7 +54,7 @@ def list_to_padded(
     padded = items[0].new_full((len(items), *pad_size), pad_value)
     for n, item in enumerate(items):
         if len(item) > 0:
-            padded[(n, *(slice(0, size) for size in item.shape))] = item
+            padded[n][tuple(slice(0, size) for size in item.shape)] = item
     return padded
 
 
@@ -84,10 +84,8 @@ def padded_to_list(
             "Split size must be of same length as inputs first dimension: "
             f"got {len(split_size)} sizes for {len(items)} items."
         )
-    return [
-        item[:size] if isinstance(size, int) else item[tuple(slice(0, s) for s in size)]
-        for item, size in zip(items, split_size, strict=True)
-    ]
+    sizes = [(size,) if isinstance(size, int) else tuple(size) for size in split_size]
+    return [item[tuple(slice(0, s) for s in size)] for item, size in zip(items, sizes, strict=True)]
 
 
 def list_to_packed(x: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -164,8 +162,7 @@ def padded_to_packed(
         return rows
     if len(split_size) != N:
         raise ValueError(
-            "Split size must be of same length as inputs first dimension: "
-            f"got {len(split_size)} sizes for {N} items."
+            f"Split size must be of same length as inputs first dimension: got {len(split_size)} sizes for {N} items."
         )
     if not all(isinstance(size, int) for size in split_size):
         raise ValueError("Support only 1-dimensional unbinded tensor: split_size must hold one int for each item.")

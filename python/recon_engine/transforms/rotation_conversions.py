@@ -3,8 +3,8 @@
 Convention: matrices act on column vectors, `R @ p`; transpose them for row vectors. Quaternions are (w, x, y, z), real
 part first. Angles are in radians and turn counter-clockwise. All leading dimensions are batch dimensions.
 
-Every function is differentiable, works in the dtype and on the device of its input, and has finite gradients at the
-identity, at half turns and at the singular configurations of Euler angles.
+Every function can be compiled by `torch.jit.script` and `torch.compile`, is differentiable, works in the dtype and on
+the device of its input, and has finite gradients at the identity, at half turns and at gimbal lock.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..common.datatypes import Device
-
-_AXES = "XYZ"
 
 
 def quaternion_to_matrix(quaternions: Tensor) -> Tensor:
@@ -63,7 +61,7 @@ def matrix_to_quaternion(matrix: Tensor) -> Tensor:
         (squares[0], wx, wy, wz, wx, squares[1], xy, xz, wy, xy, squares[2], yz, wz, xz, yz, squares[3]), -1
     ).unflatten(-1, (4, 4))
     square, best = torch.stack(squares, -1).max(-1, keepdim=True)
-    column = outer.gather(-2, best[..., None].expand(*best.shape[:-1], 1, 4)).squeeze(-2)
+    column = torch.take_along_dim(outer, best[..., None], -2).squeeze(-2)
     return standardize_quaternion(column / (2.0 * square.sqrt()))
 
 
@@ -161,7 +159,8 @@ def axis_angle_to_matrix(axis_angle: Tensor, fast: bool = False) -> Tensor:
     """
     del fast
     angle = torch.linalg.vector_norm(axis_angle, dim=-1)
-    # R = I + a [v]x + b [v]x^2 with a = sin t / t and b = (1 - cos t) / t^2 = 2 sin^2(t / 2) / t^2, free of cancellation
+    # R = I + a [v]x + b [v]x^2 with a = sin t / t and b = (1 - cos t) / t^2 = 2 sin^2(t / 2) / t^2, the second form of
+    # which is free of cancellation
     a = torch.sinc(angle / math.pi)
     half = torch.sinc(angle / (2 * math.pi))
     b = 0.5 * half * half
@@ -215,7 +214,7 @@ def quaternion_to_axis_angle(quaternions: Tensor) -> Tensor:
     """
     w, v = quaternions[..., :1], quaternions[..., 1:]
     length = torch.linalg.vector_norm(v, dim=-1, keepdim=True)
-    # v / |v| times the angle 2 atan2(|v|, w); at v = 0 the factor has the limit 2 / w, which is 2 w for unit quaternions
+    # v / |v| times the angle 2 atan2(|v|, w). At v = 0 the factor has the limit 2 / w: 2 w for unit quaternions.
     is_zero = length == 0
     safe = torch.where(is_zero, torch.ones_like(length), length)
     return v * torch.where(is_zero, 2 * w, 2 * torch.atan2(safe, w) / safe)
@@ -234,7 +233,7 @@ def rotation_6d_to_matrix(d6: Tensor) -> Tensor:
         Zhou et al., On the Continuity of Rotation Representations in Neural Networks, CVPR 2019, section B.
     """
     if d6.shape[-1] != 6:
-        raise ValueError(f"rotation_6d_to_matrix: d6 must have shape (..., 6), got {tuple(d6.shape)}")
+        raise ValueError(f"rotation_6d_to_matrix: d6 must have shape (..., 6), got {d6.shape}")
     first, second = d6[..., :3], d6[..., 3:]
     b1 = F.normalize(first, dim=-1)
     b2 = F.normalize(second - (b1 * second).sum(-1, keepdim=True) * b1, dim=-1)
@@ -274,12 +273,11 @@ def euler_angles_to_matrix(euler_angles: Tensor, convention: str) -> Tensor:
         ValueError: for a wrong shape or convention.
     """
     if euler_angles.dim() == 0 or euler_angles.shape[-1] != 3:
-        raise ValueError(f"Invalid input euler angles: expected shape (..., 3), got {tuple(euler_angles.shape)}.")
+        raise ValueError(f"Invalid input euler angles: expected shape (..., 3), got {euler_angles.shape}.")
     _axes_of(convention)
-    a, b, c = (
-        _axis_angle_rotation(letter, angle)
-        for letter, angle in zip(convention, euler_angles.unbind(-1), strict=True)
-    )
+    a = _axis_angle_rotation(convention[0], euler_angles[..., 0])
+    b = _axis_angle_rotation(convention[1], euler_angles[..., 1])
+    c = _axis_angle_rotation(convention[2], euler_angles[..., 2])
     return a @ b @ c
 
 
@@ -329,21 +327,21 @@ def _axis_angle_rotation(axis: str, angle: Tensor) -> Tensor:
     elif axis == "Z":
         rows = (cos, -sin, zero, sin, cos, zero, zero, zero, one)
     else:
-        raise ValueError(f"letter must be either X, Y or Z, got {axis!r}.")
+        raise ValueError(f"letter must be either X, Y or Z, got {axis}.")
     return torch.stack(rows, -1).unflatten(-1, (3, 3))
 
 
 def _axes_of(convention: str) -> tuple[int, int, int]:
     """The numbers 0, 1, 2 of the letters of a checked convention."""
     if len(convention) != 3:
-        raise ValueError(f"Convention must have 3 letters, got {convention!r}.")
+        raise ValueError(f"Convention must have 3 letters, got {convention}.")
     if convention[1] in (convention[0], convention[2]):
         raise ValueError(f"Invalid convention {convention}: neighbouring letters must differ.")
     for letter in convention:
-        if letter not in _AXES:
+        if letter not in ("X", "Y", "Z"):
             raise ValueError(f"Invalid letter {letter} in convention string.")
-    a, b, c = map(_AXES.index, convention)
-    return a, b, c
+    number = {"X": 0, "Y": 1, "Z": 2}
+    return number[convention[0]], number[convention[1]], number[convention[2]]
 
 
 def _sign(i: int, j: int) -> int:

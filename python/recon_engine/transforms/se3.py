@@ -4,7 +4,7 @@ A rigid motion is a 4x4 matrix for row vectors, `[p, 1] @ [[R^T, 0], [T, 1]]`: t
 Its logarithm is the 6-vector (u, w) of a translational part u and the axis-angle vector w of R, with T = V(w) u.
 
 References:
-    J. L. Blanco, A tutorial on SE(3) transformation parameterizations and on-manifold optimization, 2010, section 9.4.2.
+    J. L. Blanco, A tutorial on SE(3) transformation parameterizations and on-manifold optimization, 2010, section 9.4.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def se3_log_map(transform: Tensor, eps: float = 1e-4, cos_bound: float = 1e-4) -
         (N, 6), the translational part before the axis-angle vector.
 
     Raises:
-        ValueError: for a wrong shape, or a last column that is not (0, 0, 0, 1). On CUDA the check waits for the device.
+        ValueError: for a wrong shape, or a last column that is not (0, 0, 0, 1). On CUDA the check waits for it.
 
     Differentiable in `transform`, with finite gradients at the identity and at half turns.
     """

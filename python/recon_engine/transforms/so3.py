@@ -88,7 +88,7 @@ def so3_exp_map(log_rot: Tensor, eps: float = 0.0001) -> Tensor:
     """
     del eps
     if log_rot.ndim != 2 or log_rot.shape[1] != 3:
-        raise ValueError(f"Input tensor shape has to be Nx3, got {tuple(log_rot.shape)}.")
+        raise ValueError(f"Input tensor shape has to be Nx3. Got {log_rot.shape}.")
     return axis_angle_to_matrix(log_rot)
 
 
@@ -158,4 +158,4 @@ def hat_inv(h: Tensor) -> Tensor:
 
 def _check_matrices(R: Tensor) -> None:
     if R.ndim != 3 or R.shape[1:] != (3, 3):
-        raise ValueError(f"Input has to be a batch of 3x3 Tensors, got shape {tuple(R.shape)}.")
+        raise ValueError(f"Input has to be a batch of 3x3 Tensors. Got {R.shape}.")

@@ -29,8 +29,8 @@ class Transform3d:
     """A batch of N projective transforms of 3D space.
 
     `compose`, `translate`, `scale`, `rotate` and `rotate_axis_angle` return new objects that remember their parts; the
-    product is computed when it is needed, and kept when no gradient flows through it. `inverse` inverts part by part,
-    with closed forms for rotations, translations and scalings. A batch of one is broadcast against any other.
+    product is computed when it is needed. `inverse` inverts part by part, with closed forms for rotations, translations
+    and scalings. A batch of one is broadcast against any other.
 
     Args:
         dtype: of the identity that is made without `matrix`.
@@ -48,9 +48,6 @@ class Transform3d:
         tensor([[3., 2., 2.]])
     """
 
-    # Whether the last column is known to be (0, 0, 0, 1): transformed points then need no division.
-    _is_affine = False
-
     def __init__(
         self,
         dtype: torch.dtype = torch.float32,
@@ -58,8 +55,7 @@ class Transform3d:
         matrix: Tensor | None = None,
     ) -> None:
         if matrix is None:
-            self._set(torch.eye(4, dtype=dtype, device=make_device(device))[None])
-            self._is_affine = True
+            self._set(torch.eye(4, dtype=dtype, device=make_device(device))[None], is_affine=True)
             return
         if matrix.ndim not in (2, 3):
             raise ValueError(f'"matrix" has to be a 2- or a 3-dimensional tensor, got shape {tuple(matrix.shape)}.')
@@ -69,20 +65,38 @@ class Transform3d:
             )
         self._set(matrix.reshape(-1, 4, 4))
 
-    def _set(self, matrix: Tensor) -> None:
+    def _set(self, matrix: Tensor, is_affine: bool = False, form: type[Transform3d] | None = None) -> None:
         self._matrix = matrix
+        # Whether the last column is known to be (0, 0, 0, 1): transformed points then need no division.
+        self._is_affine = is_affine
+        # The class whose closed inverse holds for `_matrix`.
+        self._form = form or Transform3d
         self._transforms: list[Transform3d] = []  # applied after `_matrix`, in this order
-        self._composed: Tensor | None = None
         self.device = matrix.device
         self.dtype = matrix.dtype
 
+    @property
+    def _matrix(self) -> Tensor:
+        """The matrices (N, 4, 4) of the first part. Assigning others forgets what was known of their form."""
+        return self._first_matrix
+
+    @_matrix.setter
+    def _matrix(self, matrix: Tensor) -> None:
+        self._first_matrix = matrix
+        self._is_affine = False
+        self._form = Transform3d
+
     @staticmethod
-    def _of(kind: type[Transform3d], matrix: Tensor, is_affine: bool) -> Transform3d:
-        """An object of the given class for a matrix of the form that the class stands for."""
-        new = object.__new__(kind)
-        new._set(matrix)
-        new._is_affine = is_affine
+    def _of(form: type[Transform3d], matrix: Tensor, is_affine: bool) -> Transform3d:
+        """A transform of class `form` for matrices that have its form."""
+        new = object.__new__(form)
+        new._set(matrix, is_affine, form)
         return new
+
+    @staticmethod
+    def _inverse_of(matrix: Tensor) -> Tensor:
+        """The inverses of matrices of the form that this class stands for."""
+        return torch.linalg.inv(matrix)
 
     def __len__(self) -> int:
         sizes = {len(self._matrix), *(len(t) for t in self._transforms)} - {1}
@@ -98,12 +112,8 @@ class Transform3d:
         """
         if isinstance(index, int):
             index = [index]
-        kind = Transform3d if self._transforms else self._closed_kind()
-        return self._of(kind, self._product()[index], self._is_affine_product())
-
-    def _closed_kind(self) -> type[Transform3d]:
-        """The class of the inverse and of the parts of a transform of this class."""
-        return Transform3d
+        form = Transform3d if self._transforms else self._form
+        return self._of(form, self._product()[index], self._is_affine_product())
 
     def compose(self, *others: Transform3d) -> Transform3d:
         """This transform followed by the others.
@@ -117,34 +127,19 @@ class Transform3d:
         for other in others:
             if not isinstance(other, Transform3d):
                 raise ValueError(f"Only possible to compose Transform3d objects; got {type(other)}")
-        first = self._of(self._closed_kind(), self._matrix, self._is_affine)
-        if not self._transforms and not others:
-            return first
-        new = self._of(Transform3d, self._matrix, self._is_affine)
-        # The first part keeps its class in order to keep its closed inverse.
-        new._first = first  # type: ignore[attr-defined]
+        new = object.__new__(Transform3d)
+        new._set(self._matrix, self._is_affine, self._form)
         new._transforms = [*self._transforms, *others]
         return new
-
-    def _parts(self) -> list[Transform3d]:
-        """The transforms to apply one after the other; none of them is composed of others except by nesting."""
-        return [getattr(self, "_first", self), *self._transforms]
 
     def _is_affine_product(self) -> bool:
         return self._is_affine and all(t._is_affine_product() for t in self._transforms)
 
     def _product(self) -> Tensor:
         """The composed matrices (N, 4, 4). Not to be changed in place."""
-        if not self._transforms:
-            return self._matrix
-        if self._composed is not None:
-            return self._composed
         product = self._matrix
         for other in self._transforms:
             product = _broadcast_bmm(product, other._product())
-        # A matrix with a history is not kept: its graph is gone after the first backward.
-        if not product.requires_grad:
-            self._composed = product
         return product
 
     def get_matrix(self) -> Tensor:
@@ -165,7 +160,7 @@ class Transform3d:
 
     def _get_matrix_inverse(self) -> Tensor:
         """The inverse of `_matrix`."""
-        return torch.linalg.inv(self._matrix)
+        return self._form._inverse_of(self._matrix)
 
     def inverse(self, invert_composed: bool = False) -> Transform3d:
         """The inverse transform.
@@ -175,8 +170,7 @@ class Transform3d:
         """
         if invert_composed:
             return self._of(Transform3d, torch.linalg.inv(self._product()), self._is_affine_product())
-        first = getattr(self, "_first", self)
-        inverse = self._of(first._closed_kind(), first._get_matrix_inverse(), first._is_affine)
+        inverse = self._of(self._form, self._get_matrix_inverse(), self._is_affine)
         if not self._transforms:
             return inverse
         last, *rest = [t.inverse() for t in reversed(self._transforms)]
@@ -246,29 +240,30 @@ class Transform3d:
                 f"Convert one of them, for instance transform.to({name}.device, dtype={name}.dtype)"
             )
 
+    def _like_this(self) -> dict[str, Any]:
+        return {"dtype": self.dtype, "device": self.device}
+
     def translate(self, *args: Any, **kwargs: Any) -> Transform3d:
         """This transform followed by `Translate(*args, **kwargs)`."""
-        return self.compose(Translate(*args, device=self.device, dtype=self.dtype, **kwargs))
+        return self.compose(Translate(*args, **self._like_this(), **kwargs))
 
     def scale(self, *args: Any, **kwargs: Any) -> Transform3d:
         """This transform followed by `Scale(*args, **kwargs)`."""
-        return self.compose(Scale(*args, device=self.device, dtype=self.dtype, **kwargs))
+        return self.compose(Scale(*args, **self._like_this(), **kwargs))
 
     def rotate(self, *args: Any, **kwargs: Any) -> Transform3d:
         """This transform followed by `Rotate(*args, **kwargs)`."""
-        return self.compose(Rotate(*args, device=self.device, dtype=self.dtype, **kwargs))
+        return self.compose(Rotate(*args, **self._like_this(), **kwargs))
 
     def rotate_axis_angle(self, *args: Any, **kwargs: Any) -> Transform3d:
         """This transform followed by `RotateAxisAngle(*args, **kwargs)`."""
-        return self.compose(RotateAxisAngle(*args, device=self.device, dtype=self.dtype, **kwargs))
+        return self.compose(RotateAxisAngle(*args, **self._like_this(), **kwargs))
 
     def _mapped(self, function: Any) -> Transform3d:
         """The same composition with `function` applied to every matrix."""
-        new = self._of(self._closed_kind(), function(self._matrix), self._is_affine)
-        if self._transforms:
-            rest = [t._mapped(function) for t in self._transforms]
-            first = getattr(self, "_first", self)
-            return self._of(first._closed_kind(), new._matrix, self._is_affine).compose(*rest)
+        new = object.__new__(self._form if not self._transforms else Transform3d)
+        new._set(function(self._matrix), self._is_affine, self._form)
+        new._transforms = [t._mapped(function) for t in self._transforms]
         return new
 
     def clone(self) -> Transform3d:
@@ -314,8 +309,6 @@ class Translate(Transform3d):
         ValueError: for shapes that do not fit together.
     """
 
-    _is_affine = True
-
     def __init__(
         self,
         x: float | Tensor,
@@ -327,14 +320,12 @@ class Translate(Transform3d):
         xyz = _coordinates(x, y, z, dtype, device, "Translate")
         matrix = torch.eye(4, dtype=dtype, device=xyz.device).repeat(len(xyz), 1, 1)
         matrix[:, 3, :3] = xyz
-        self._set(matrix)
+        self._set(matrix, is_affine=True, form=Translate)
 
-    def _closed_kind(self) -> type[Transform3d]:
-        return Translate
-
-    def _get_matrix_inverse(self) -> Tensor:
-        inverse = self._matrix.clone()
-        inverse[:, 3, :3] = -self._matrix[:, 3, :3]
+    @staticmethod
+    def _inverse_of(matrix: Tensor) -> Tensor:
+        inverse = matrix.clone()
+        inverse[:, 3, :3] = -matrix[:, 3, :3]
         return inverse
 
 
@@ -353,8 +344,6 @@ class Scale(Transform3d):
         ValueError: for shapes that do not fit together.
     """
 
-    _is_affine = True
-
     def __init__(
         self,
         x: float | Tensor,
@@ -366,13 +355,11 @@ class Scale(Transform3d):
         if y is None and z is None and not (torch.is_tensor(x) and x.dim() == 2):
             y = z = x
         xyz = _coordinates(x, y, z, dtype, device, "Scale")
-        self._set(torch.diag_embed(F.pad(xyz, (0, 1), value=1.0)))
+        self._set(torch.diag_embed(F.pad(xyz, (0, 1), value=1.0)), is_affine=True, form=Scale)
 
-    def _closed_kind(self) -> type[Transform3d]:
-        return Scale
-
-    def _get_matrix_inverse(self) -> Tensor:
-        return torch.diag_embed(self._matrix.diagonal(dim1=1, dim2=2).reciprocal())
+    @staticmethod
+    def _inverse_of(matrix: Tensor) -> Tensor:
+        return torch.diag_embed(matrix.diagonal(dim1=1, dim2=2).reciprocal())
 
 
 class Rotate(Transform3d):
@@ -390,8 +377,6 @@ class Rotate(Transform3d):
         ValueError: when `R` has another shape.
     """
 
-    _is_affine = True
-
     def __init__(
         self,
         R: Tensor,
@@ -406,13 +391,11 @@ class Rotate(Transform3d):
             _check_valid_rotation_matrix(R, tol=orthogonal_tol)
         matrix = torch.eye(4, dtype=dtype, device=R.device).repeat(len(R), 1, 1)
         matrix[:, :3, :3] = R
-        self._set(matrix)
+        self._set(matrix, is_affine=True, form=Rotate)
 
-    def _closed_kind(self) -> type[Transform3d]:
-        return Rotate
-
-    def _get_matrix_inverse(self) -> Tensor:
-        return self._matrix.transpose(1, 2)
+    @staticmethod
+    def _inverse_of(matrix: Tensor) -> Tensor:
+        return matrix.transpose(1, 2)
 
 
 class RotateAxisAngle(Rotate):
