@@ -38,13 +38,13 @@ test: $(VENV)/.installed ## install into .venv and run the tests
 lint: $(VENV)/.lint ## check format, style and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	find csrc \( -name '*.cpp' -o -name '*.cu' -o -name '*.h' \) -print0 | xargs -0 $(VENV)/bin/clang-format --dry-run -Werror
+	find csrc tests/csrc \( -name '*.cpp' -o -name '*.cu' -o -name '*.h' \) -print0 | xargs -0 $(VENV)/bin/clang-format --dry-run -Werror
 	$(VENV)/bin/mypy
 
 format: $(VENV)/.lint ## rewrite the sources in the house format
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
-	find csrc \( -name '*.cpp' -o -name '*.cu' -o -name '*.h' \) -print0 | xargs -0 $(VENV)/bin/clang-format -i
+	find csrc tests/csrc \( -name '*.cpp' -o -name '*.cu' -o -name '*.h' \) -print0 | xargs -0 $(VENV)/bin/clang-format -i
 
 # BENCH_PYTHON may be any Python with torch and pytest-benchmark, for instance one that also has PyTorch3D.
 bench: $(VENV)/.bench ## time every case against the rivals that can be imported

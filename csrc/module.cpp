@@ -41,13 +41,31 @@ recon::DType to_dtype(DLDataType t) {
   throw py::type_error("unsupported dtype: expected float32, float64, int32, int64, uint8 or bool");
 }
 
+bool on_known_device(PyObject* o) {
+  const py::handle h(o);
+  return h.attr("is_cpu").cast<bool>() || h.attr("is_cuda").cast<bool>();
+}
+
+// Memory of another kind of device must not reach the kernels.
+[[noreturn]] void refuse_device(PyObject* o) {
+  throw py::value_error("tensors must be on the CPU or on a CUDA GPU, got one on " +
+                        py::str(py::handle(o).attr("device")).cast<std::string>());
+}
+
 recon::Tensor tensor_by_exchange(PyObject* o, Metadata& m) {
-  if (exchange->dltensor_from_py_object_no_sync(o, &m.dl) != 0) throw py::error_already_set();
+  if (exchange->dltensor_from_py_object_no_sync(o, &m.dl) != 0) {
+    py::error_already_set torch_says;
+    if (!on_known_device(o)) refuse_device(o);
+    throw torch_says;
+  }
   recon::Tensor t;
   t.data = static_cast<char*>(m.dl.data) + m.dl.byte_offset;
   t.ndim = m.dl.ndim, t.shape = m.dl.shape, t.stride = m.dl.strides, t.dtype = to_dtype(m.dl.dtype);
-  t.device.cuda = m.dl.device.device_type == 2, t.device.index = m.dl.device.device_id;
-  if (t.device.cuda) exchange->current_work_stream(2, m.dl.device.device_id, &t.device.stream);
+  constexpr int cpu = 1, cuda = 2, pinned_for_cuda = 3;
+  const int type = m.dl.device.device_type;
+  if (type != cpu && type != cuda && type != pinned_for_cuda) refuse_device(o);
+  t.device.cuda = type == cuda, t.device.index = type == cuda ? m.dl.device.device_id : 0;
+  if (t.device.cuda) exchange->current_work_stream(cuda, m.dl.device.device_id, &t.device.stream);
   return t;
 }
 
@@ -66,6 +84,7 @@ recon::Tensor tensor_by_attributes(PyObject* o, Metadata& m) {
   if (d == 8) throw py::type_error("unsupported dtype: expected float32, float64, int32, int64, uint8 or bool");
   t.dtype = static_cast<recon::DType>(d);
   t.device.cuda = h.attr("is_cuda").cast<bool>();
+  if (!on_known_device(o)) refuse_device(o);
   if (t.device.cuda) {
     t.device.index = h.attr("get_device")().cast<int>();
     t.device.stream =
@@ -75,7 +94,11 @@ recon::Tensor tensor_by_attributes(PyObject* o, Metadata& m) {
 }
 
 recon::Arg to_arg(PyObject* o, Metadata& m) {
-  if (PyObject_TypeCheck(o, torch.tensor_type)) return exchange ? tensor_by_exchange(o, m) : tensor_by_attributes(o, m);
+  if (PyObject_TypeCheck(o, torch.tensor_type)) {
+    const recon::Tensor t = exchange ? tensor_by_exchange(o, m) : tensor_by_attributes(o, m);
+    if (!t.data && t.numel() > 0) throw py::value_error("tensors must have memory, got a fake or wrapped one");
+    return t;
+  }
   if (o == Py_None) return std::monostate{};
   if (PyBool_Check(o)) return o == Py_True;
   if (PyLong_Check(o)) {
@@ -163,8 +186,14 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
     m.def(op.name.c_str(), [&op](const py::args& args) { call(op, args); });
   }
   m.def("use_exchange_api", &use_exchange_api, "Read tensors through torch's C exchange API (if it has one) or not.");
+  m.def("exchange_api", [] { return exchange != nullptr; }, "Whether tensors are read through the C exchange API.");
   m.def("simd_level", [] { return recon::simd_name(recon::simd_level()); }, "The instruction set of the CPU kernels.");
   m.def("set_simd_level", &recon::set_simd_level, "Use 'baseline', 'avx2' or 'avx512' kernels, if the CPU has them.");
+#if defined(__clang__) || !defined(__GNUC__)
+  m.attr("compiler") = __VERSION__;
+#else
+  m.attr("compiler") = "GCC " __VERSION__;
+#endif
 #ifdef RECON_CUDA
   m.attr("has_cuda") = true;
   m.attr("cuda_architectures") = RECON_CUDA_ARCHITECTURES;

@@ -112,7 +112,8 @@ class Op:
                 outs = (out,) if single else out
                 ctx.save_for_backward(*[a for a in inputs if isinstance(a, Tensor)], *outs)
                 ctx.rest = [_IsTensor if isinstance(a, Tensor) else a for a in inputs]
-                ctx.mark_non_differentiable(*[o for o in outs if not is_float(o)])
+                if not single:
+                    ctx.mark_non_differentiable(*[o for o in outs if not is_float(o)])
                 return out
 
             @staticmethod
@@ -139,7 +140,7 @@ class Op:
         if _use_reference:
             return self.reference(*inputs)
         device = next((a.device.type for a in inputs if isinstance(a, Tensor)), "cpu")
-        if torch.is_autocast_enabled(device):
+        if device in ("cpu", "cuda") and torch.is_autocast_enabled(device):
             inputs = tuple(a.float() if is_float(a) and a.dtype.itemsize < 4 else a for a in inputs)
         if (
             self._differentiable

@@ -1,0 +1,227 @@
+"""What holds for every op: the same tests run over all of them, on the small inputs of `_samples`."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+import recon_engine
+from recon_engine import _op, _samples
+from recon_engine._load import load
+from recon_engine._op import is_float
+from recon_engine.testing import assert_matches_reference, values_and_grads
+
+_C = load()
+OPS = _samples.all_ops()
+TOLERANCE = {torch.float32: {"rtol": 1e-3, "atol": 1e-4}, torch.float64: {"rtol": 1e-7, "atol": 1e-9}}
+
+# torch's own: it instantiates the autograd function while it traces
+compiles = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+every_op = pytest.mark.parametrize("name", sorted(OPS))
+
+
+def _first_float(inputs):
+    return next(i for i, a in enumerate(inputs) if is_float(a))
+
+
+def _differentiable(name):
+    return hasattr(_C, name + "_backward")
+
+
+def test_every_op_has_samples():
+    assert set(OPS) == set(_samples._makers)
+
+
+def test_every_kernel_has_an_op():
+    kernels = {name for name in dir(_C) if not name.startswith("_") and name.endswith("_backward")}
+    assert {k.removesuffix("_backward") for k in kernels} <= set(OPS)
+
+
+@every_op
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_matches_reference(name, dtype, device):
+    assert_matches_reference(OPS[name], *_samples.sample_inputs(name, device, dtype), **TOLERANCE[dtype])
+
+
+@every_op
+def test_noncontiguous(name, device):
+    inputs = _samples.sample_inputs(name, device, torch.float64)
+    strided = [torch.stack([a, a], -1)[..., 0] if isinstance(a, torch.Tensor) and a.ndim else a for a in inputs]
+    assert any(not a.is_contiguous() for a in strided if isinstance(a, torch.Tensor))
+    torch.testing.assert_close(values_and_grads(OPS[name], *strided), values_and_grads(OPS[name], *inputs))
+
+
+@every_op
+def test_exchange_api_and_attributes_agree(name, device):
+    if not _C.exchange_api():
+        pytest.skip("this torch has no C exchange API")
+    inputs = _samples.sample_inputs(name, device)
+    through_exchange = values_and_grads(OPS[name], *inputs)
+    try:
+        assert not _C.use_exchange_api(False)
+        through_attributes = values_and_grads(OPS[name], *inputs)
+    finally:
+        _C.use_exchange_api(True)
+    torch.testing.assert_close(through_attributes, through_exchange, rtol=0, atol=0)
+
+
+@every_op
+@pytest.mark.parametrize("level", ["baseline", "avx2", "avx512"])
+def test_instruction_sets_agree(name, level):
+    inputs = _samples.sample_inputs(name)
+    before = _C.simd_level()
+    expected = values_and_grads(OPS[name], *inputs)
+    if not _C.set_simd_level(level):
+        pytest.skip(f"this CPU has no {level}")
+    try:
+        torch.testing.assert_close(values_and_grads(OPS[name], *inputs), expected)
+    finally:
+        _C.set_simd_level(before)
+
+
+@every_op
+def test_deterministic(name, device):
+    inputs = _samples.sample_inputs(name, device)
+    torch.use_deterministic_algorithms(True)
+    try:
+        first, second = (values_and_grads(OPS[name], *inputs) for _ in range(2))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+@every_op
+def test_gradient_of_one_input_alone(name, device):
+    """An input that needs no gradient changes nothing for the others."""
+    if not _differentiable(name):
+        pytest.skip("no gradients")
+    inputs = _samples.sample_inputs(name, device, torch.float64)
+    _, all_grads = values_and_grads(OPS[name], *inputs)
+    floats = [i for i, a in enumerate(inputs) if is_float(a)]
+    for i, expected in zip(floats, all_grads):
+
+        def alone(a, i=i):
+            return OPS[name](*inputs[:i], a, *inputs[i + 1 :])
+
+        torch.testing.assert_close(values_and_grads(alone, inputs[i])[1], [expected])
+
+
+def _compiled_result(name, inputs, backend):
+    torch._dynamo.reset()
+    return values_and_grads(torch.compile(lambda *a: OPS[name](*a), fullgraph=True, backend=backend), *inputs)
+
+
+@compiles
+@every_op
+def test_compile(name, device):
+    inputs = _samples.sample_inputs(name, device)
+    expected = values_and_grads(OPS[name], *inputs)
+    torch.testing.assert_close(_compiled_result(name, inputs, "aot_eager"), expected)
+
+
+@every_op
+def test_opcheck(name, device):
+    inputs = _samples.sample_inputs(name, device)
+    torch.library.opcheck(getattr(torch.ops.recon, name).default, inputs)
+
+
+@every_op
+def test_half_precision_is_computed_in_float32_under_autocast(name, device):
+    inputs = _samples.sample_inputs(name, device)
+    half = [a.to(torch.bfloat16) if is_float(a) else a for a in inputs]
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        values, grads = values_and_grads(OPS[name], *half)
+    expected, _ = values_and_grads(OPS[name], *[a.float() if is_float(a) else a for a in half])
+    torch.testing.assert_close(values, expected)
+    assert all(g.dtype == torch.bfloat16 for g in grads)
+
+
+@every_op
+def test_half_precision_outside_autocast_is_refused(name, device):
+    half = [a.half() if is_float(a) else a for a in _samples.sample_inputs(name, device)]
+    with pytest.raises(ValueError, match=r"float32 or float64, got float16"):
+        OPS[name](*half)
+
+
+@every_op
+def test_wrong_inputs_name_the_argument(name, device):
+    inputs = list(_samples.sample_inputs(name, device))
+    first = _first_float(inputs)
+    wrong = [*inputs[:first], inputs[first][None], *inputs[first + 1 :]]
+    with pytest.raises((ValueError, TypeError), match=rf"{name}: \w+ must "):
+        _kernel_call(name, wrong, inputs)
+
+
+def _kernel_call(name, inputs, good):
+    """Calls the kernel directly with outputs made for `good` inputs: the check must not rest on the allocation."""
+    out = OPS[name]._forward(*good)
+    getattr(_C, name)(*inputs, *(out if isinstance(out, tuple) else (out,)))
+
+
+def test_reference_mode_gives_second_derivatives():
+    dists, pix_to_face, sigma = _samples.sample_inputs("sigmoid_alpha_blend", dtype=torch.float64)
+    dists.requires_grad_()
+    with recon_engine.reference():
+        assert torch.autograd.gradgradcheck(lambda d: OPS["sigmoid_alpha_blend"](d, pix_to_face, sigma), dists)
+    assert not _op._use_reference
+
+
+def test_second_derivatives_outside_reference_mode_are_refused():
+    dists, pix_to_face, sigma = _samples.sample_inputs("sigmoid_alpha_blend", dtype=torch.float64)
+    dists.requires_grad_()
+    out = OPS["sigmoid_alpha_blend"](dists, pix_to_face, sigma)
+    (grad,) = torch.autograd.grad((out**2).sum(), dists, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
+
+
+def test_reference_mode_ends_with_an_exception():
+    with pytest.raises(KeyError), recon_engine.reference():
+        raise KeyError
+    assert not _op._use_reference
+
+
+def test_unsupported_dtype_and_kind():
+    dists, pix_to_face, sigma = _samples.sample_inputs("sigmoid_alpha_blend")
+    clear = dists.new_empty(dists.shape[:-1])
+    with pytest.raises(TypeError, match="unsupported dtype"):
+        _C.sigmoid_alpha_blend(dists.to(torch.complex64), pix_to_face, sigma, clear)
+    with pytest.raises(TypeError, match=r"arguments are tensors, numbers, strings, lists of ints or None, got dict"):
+        _C.sigmoid_alpha_blend({}, pix_to_face, sigma, clear)
+    with pytest.raises(TypeError, match=re.escape("sigmoid_alpha_blend takes 4 arguments, got 2")):
+        _C.sigmoid_alpha_blend(dists, pix_to_face)
+    with pytest.raises(ValueError, match=r"clear is float64 but dists is float32"):
+        _C.sigmoid_alpha_blend(dists, pix_to_face, sigma, clear.double())
+
+
+@pytest.mark.parametrize("by_exchange", [True, False])
+def test_other_devices_are_refused(by_exchange):
+    inputs = [a.to("meta") if isinstance(a, torch.Tensor) else a for a in _samples.sample_inputs("sigmoid_alpha_blend")]
+    before = _C.exchange_api()
+    try:
+        _C.use_exchange_api(by_exchange)
+        with pytest.raises(ValueError, match=r"tensors must be on the CPU or on a CUDA GPU, got one on meta"):
+            OPS["sigmoid_alpha_blend"](*inputs)
+    finally:
+        _C.use_exchange_api(before)
+
+
+def test_tensors_without_memory_are_refused():
+    with torch._subclasses.FakeTensorMode():
+        inputs = torch.empty(2, 5, 7, 6), torch.zeros(2, 5, 7, 6, dtype=torch.long), 0.5
+        with pytest.raises((ValueError, RuntimeError), match=r"must have memory|data_ptr"):
+            OPS["sigmoid_alpha_blend"](*inputs)
+
+
+@compiles
+def test_inductor():
+    """The default backend of torch.compile, which needs a C++ compiler: one op is enough, kernels are opaque to it."""
+    inputs = _samples.sample_inputs("sigmoid_alpha_blend")
+    expected = values_and_grads(OPS["sigmoid_alpha_blend"], *inputs)
+    try:
+        result = _compiled_result("sigmoid_alpha_blend", inputs, "inductor")
+    except torch._dynamo.exc.BackendCompilerFailed as error:
+        pytest.skip(f"inductor does not work here: {error}")
+    torch.testing.assert_close(result, expected)
