@@ -7,15 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SPACE, NEWLINE, MINUS, PLUS, DOT, ZERO, NINE, HASH = (ord(c) for c in " \n-+.09#")
-
-IS_SPACE = np.zeros(256, dtype=bool)
-IS_SPACE[[ord(c) for c in " \t\n\v\f\r"]] = True
-_IS_PLAIN = IS_SPACE.copy()  # what a plain decimal number is made of, and what separates them
-_IS_PLAIN[[ord(c) for c in "0123456789+-."]] = True
+SPACE, TAB, NEWLINE, MINUS, PLUS, COMMA, DOT, SLASH, ZERO, NINE, HASH = (ord(c) for c in " \t\n-+,./09#")
 
 # A decimal of at most 15 digits is mantissa / 10^k with both exact in float64, so one division rounds it correctly.
 _MAX_PLAIN_LENGTH = 15
+_ONE_SPACE = np.array([SPACE], dtype=np.uint8)
 _POWERS_OF_TEN = 10.0 ** np.arange(_MAX_PLAIN_LENGTH + 1)
 
 
@@ -25,6 +21,17 @@ class TokenError(ValueError):
     def __init__(self, token: int) -> None:
         super().__init__(f"token {token} is not a number")
         self.token = token
+
+
+def is_space(text: np.ndarray) -> np.ndarray:
+    """Whether each byte is a space, tab, newline, vertical tab, form feed or carriage return."""
+    return (text - np.uint8(TAB) < 5) | (text == SPACE)
+
+
+def _is_plain(text: np.ndarray) -> np.ndarray:
+    """Whether each byte is whitespace or one of `0123456789+-.`, what plain decimals are made of."""
+    decimal = (text - np.uint8(PLUS) <= NINE - PLUS) & (text != COMMA) & (text != SLASH)
+    return decimal | is_space(text)
 
 
 @dataclass(frozen=True)
@@ -51,9 +58,9 @@ class Tokens:
 
 def tokenize(text: np.ndarray) -> Tokens:
     """Splits `text` (uint8) at whitespace."""
-    if not len(text) or not IS_SPACE[text[0]] or not IS_SPACE[text[-1]]:
-        text = np.concatenate([[SPACE], text, [SPACE]]).astype(np.uint8)
-    space = IS_SPACE[text]
+    if not len(text) or not is_space(text[[0, -1]]).all():
+        text = np.concatenate([_ONE_SPACE, text, _ONE_SPACE])
+    space = is_space(text)
     changes = np.flatnonzero(space[1:] != space[:-1]) + 1
     return Tokens(text, changes[0::2], changes[1::2])
 
@@ -69,7 +76,7 @@ def parse_floats(tokens: Tokens) -> np.ndarray:
     """
     text, starts, ends = tokens.text, tokens.starts, tokens.ends
     odd = ends - starts > _MAX_PLAIN_LENGTH
-    odd[_owner(tokens, np.flatnonzero(~_IS_PLAIN[text]))] = True
+    odd[_owner(tokens, np.flatnonzero(~_is_plain(text)))] = True
     odd[_malformed_plain(tokens)] = True  # float() decides, and refuses what is really wrong
 
     odd_index = np.flatnonzero(odd)
@@ -99,19 +106,24 @@ def parse_floats(tokens: Tokens) -> np.ndarray:
 
 
 def parse_ints(text: np.ndarray) -> np.ndarray:
-    """Every token of `text` as int64.
+    """Every whitespace-separated token of `text` as int64; numbers too large for it become the largest one.
+
+    Args:
+        text: uint8, begins and ends with whitespace.
 
     Raises:
         TokenError: at the first token that is not an integer.
     """
-    tokens = tokenize(text)
-    bad = ~_IS_PLAIN[tokens.text] | (tokens.text == DOT)
+    sign = np.flatnonzero((text == MINUS) | (text == PLUS))
     wrong = np.concatenate(
-        [_owner(tokens, np.flatnonzero(bad)), _malformed_plain(tokens), np.flatnonzero(tokens.ends - tokens.starts > 18)]
+        [
+            np.flatnonzero(~_is_plain(text) | (text == DOT)),
+            sign[~is_space(text[sign - 1]) | ~_is_digit(text[sign + 1])],
+        ]
     )
     if len(wrong):
-        raise TokenError(int(wrong.min()))
-    return _integers(tokens.text.tobytes())
+        raise TokenError(int(np.searchsorted(tokenize(text).starts, wrong.min(), side="right")) - 1)
+    return _integers(text.tobytes())
 
 
 def ragged_arange(counts: np.ndarray) -> np.ndarray:
@@ -149,7 +161,7 @@ def _malformed_plain(tokens: Tokens) -> np.ndarray:
     text = tokens.text
     sign = np.flatnonzero((text == MINUS) | (text == PLUS))
     dot = np.flatnonzero(text == DOT)
-    bad_sign = sign[~IS_SPACE[text[sign - 1]] | ~(_is_digit(text[sign + 1]) | (text[sign + 1] == DOT))]
+    bad_sign = sign[~is_space(text[sign - 1]) | ~(_is_digit(text[sign + 1]) | (text[sign + 1] == DOT))]
     bad_dot = dot[~(_is_digit(text[dot - 1]) | _is_digit(text[dot + 1]))]
     owner = _owner(tokens, dot)
     return np.concatenate([_owner(tokens, bad_sign), _owner(tokens, bad_dot), owner[1:][owner[1:] == owner[:-1]]])

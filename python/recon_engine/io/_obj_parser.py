@@ -11,10 +11,10 @@ from typing import NoReturn
 
 import numpy as np
 
-from ._numbers import HASH, IS_SPACE, NEWLINE, SPACE, TokenError, Tokens, fan_triangles, parse_floats, parse_ints, tokenize
+from ._numbers import HASH, NEWLINE, SLASH, SPACE, TokenError, Tokens, fan_triangles, is_space, parse_floats, parse_ints, tokenize
 
-_SLASH = ord("/")
 _NO_INDEX = -1
+_ABSENT = np.iinfo(np.int64).min  # while -1 may still be an index counted from the end
 
 
 @dataclass
@@ -60,7 +60,7 @@ def parse_obj(content: bytes, name: str) -> ObjStatements:
 class _Parser:
     def __init__(self, content: bytes, name: str) -> None:
         self.name = name
-        if not content.strip():
+        if not content or content.isspace():
             raise ValueError(f"{name}: the file is empty, expected OBJ lines such as 'v 0 0 0' and 'f 1 2 3'")
         if b"\0" in content:
             raise ValueError(f"{name}: expected OBJ text, got binary data (a zero byte at {content.index(0)})")
@@ -77,7 +77,7 @@ class _Parser:
         self.ends = newlines
         starts = np.concatenate([[0], newlines[:-1] + 1])
         while True:  # skip indentation
-            indented = IS_SPACE[self.text[starts]] & (starts < self.ends)
+            indented = is_space(self.text[starts]) & (starts < self.ends)
             if not indented.any():
                 break
             starts[indented] += 1
@@ -86,7 +86,7 @@ class _Parser:
     def parse(self) -> ObjStatements:
         text, starts = self.text, self.starts
         first, second, third = (text[starts + k] for k in range(3))
-        after_first, after_second = IS_SPACE[second], IS_SPACE[third]
+        after_first, after_second = is_space(second), is_space(third)
         is_v = first == ord("v")
         verts = np.flatnonzero(is_v & after_first)
         normals = np.flatnonzero(is_v & (second == ord("n")) & after_second)
@@ -193,22 +193,18 @@ class _Parser:
     def _corner_indices(self, tokens: Tokens, line_of: np.ndarray) -> np.ndarray:
         """(C, 3) int64 the v, vt, vn numbers of each corner `v`, `v/vt`, `v//vn` or `v/vt/vn` as written."""
         text, starts, ends = tokens.text, tokens.starts, tokens.ends
-        slash = np.flatnonzero(text == _SLASH)
+        slash = np.flatnonzero(text == SLASH)
         if not len(slash):
             corners = np.full((len(tokens), 3), _ABSENT, dtype=np.int64)
             corners[:, 0] = self._ints(tokens, text, line_of, np.arange(1, len(tokens) + 1))
             return corners
-        owner = np.searchsorted(starts, slash, side="right") - 1
-        num_slashes = np.bincount(owner, minlength=len(tokens))
+        num_slashes, first_slash = _slashes(tokens, slash)
         if num_slashes.max() > 2:
             bad = int(np.argmax(num_slashes > 2))
             self._fail(line_of[bad], f"a face corner is v, v/vt, v//vn or v/vt/vn, got {tokens.word(bad)!r}")
-        first_slash = np.full(len(tokens), -1, dtype=np.int64)
-        is_first = np.diff(owner, prepend=-1) != 0
-        first_slash[owner[is_first]] = slash[is_first]
         has_uv = num_slashes > 0
-        has_uv &= (first_slash + 1 < ends) & (text[first_slash + 1] != _SLASH)
-        has_normal = (num_slashes == 2) & (text[ends - 1] != _SLASH)
+        has_uv &= (first_slash + 1 < ends) & (text[first_slash + 1] != SLASH)
+        has_normal = (num_slashes == 2) & (text[ends - 1] != SLASH)
         text = text.copy()
         text[slash] = SPACE
         # Where there is no vertex number the parts do not add up: `/2/3`, and `1//` has two slashes for one number.
@@ -263,4 +259,15 @@ class _Parser:
         raise ValueError(f"{self.name}, line {number}: {message}")
 
 
-_ABSENT = np.iinfo(np.int64).min
+def _slashes(tokens: Tokens, slash: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many of the slashes each token has, and where its first one is (0 if it has none)."""
+    each = len(slash) // len(tokens)
+    if each and each * len(tokens) == len(slash):  # usually all tokens have the same form: no search
+        rows = slash.reshape(-1, each)
+        if (rows[:, 0] >= tokens.starts).all() and (rows[:, -1] < tokens.ends).all():
+            return np.full(len(tokens), each), rows[:, 0]
+    owner = np.searchsorted(tokens.starts, slash, side="right") - 1
+    first = np.zeros(len(tokens), dtype=np.int64)
+    is_first = np.diff(owner, prepend=-1) != 0
+    first[owner[is_first]] = slash[is_first]
+    return np.bincount(owner, minlength=len(tokens)), first

@@ -53,7 +53,7 @@ def load_off(f: Any, path_manager: Any = None) -> OffMesh:
 class _Parser:
     def __init__(self, content: bytes, name: str) -> None:
         self.name = name
-        if not content.strip():
+        if not content or content.isspace():
             raise ValueError(f"{name}: Premature end of file: it is empty, expected OFF and the numbers of vertices and faces")
         if b"\0" in content:
             raise ValueError(f"{name}: expected OFF text, got binary data (a zero byte at {content.index(0)})")
