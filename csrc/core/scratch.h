@@ -19,12 +19,16 @@ extern Allocator allocator;
 template <class T>
 class Scratch {
  public:
-  Scratch(int64_t n, const Device& device) : size_(n) {
-    owner_ = allocator.acquire(n * static_cast<int64_t>(sizeof(T)), device, reinterpret_cast<void**>(&data_));
-  }
+  Scratch(int64_t n, const Device& device) : device_(device) { acquire(n); }
   ~Scratch() { allocator.release(owner_); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
+
+  // Forgets the elements and holds n new ones.
+  void resize(int64_t n) {
+    allocator.release(owner_);
+    acquire(n);
+  }
 
   T* data() const { return data_; }
   int64_t size() const { return size_; }
@@ -33,6 +37,13 @@ class Scratch {
   T* end() const { return data_ + size_; }
 
  private:
+  void acquire(int64_t n) {
+    void* data = nullptr;
+    owner_ = allocator.acquire(n * static_cast<int64_t>(sizeof(T)), device_, &data);
+    data_ = static_cast<T*>(data), size_ = n;
+  }
+
+  Device device_;
   T* data_ = nullptr;
   void* owner_ = nullptr;
   int64_t size_ = 0;

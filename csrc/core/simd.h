@@ -48,14 +48,9 @@ void prefer_huge_pages(void* data, int64_t bytes);
 #include <cstring>
 #include <type_traits>
 
-namespace recon {
+#include "core/select.h"
 
-// Scalars take part in the same formulas as packs.
-inline bool any(bool m) { return m; }
-template <class T, class = std::enable_if_t<std::is_floating_point_v<T>>>
-inline T select(bool m, T a, T b) {
-  return m ? a : b;
-}
+namespace recon {
 
 namespace RECON_SIMD {
 

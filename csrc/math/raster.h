@@ -1,0 +1,209 @@
+#pragma once
+// The geometry of one face at one pixel, for CPU lanes (V = Pack<T>), one pixel (V = T) and the GPU alike.
+//
+// Conventions are PyTorch3D's: x, y in NDC (+x left, +y up, the short image side spans [-1, 1]), z in view space,
+// distances squared in NDC. The order of the operations is part of the contract: in float32 without contraction the
+// results equal PyTorch3D's CPU kernel bit for bit.
+#include "core/select.h"
+
+namespace recon {
+
+// PyTorch3D compares floats with the double 1e-8; rounding it to T first gives the same answers for <=.
+template <class T>
+constexpr T raster_epsilon = T(1e-8);
+
+// NDC coordinate of the centre of pixel i of `size`, when the other side has `other` pixels.
+template <class T>
+RECON_HD T pixel_center(int64_t i, int64_t size, int64_t other) {
+  const T range = size > other ? (T(size) * T(2)) / T(other) : T(2);
+  const T offset = range / T(2);
+  return -offset + (range * T(i) + offset) / T(size);
+}
+
+template <class T>
+struct RasterFace {
+  T x0, y0, z0, x1, y1, z1, x2, y2, z2;
+  T area;                // signed, with the epsilon that barycentric coordinates divide by
+  T sq01, sq02, sq12;    // squared edge lengths
+  T z_scale;             // 1, or what keeps products of two depths from overflowing
+};
+
+// Why a face takes part or not.
+enum class FaceKind { visible, skipped, not_finite };
+
+template <class T>
+RECON_HD bool is_finite(T v) {
+  return v - v == T(0);
+}
+
+// Fills `f` from three vertices (x, y, z). Skipped: a vertex at or behind the camera plane, no area, culled back faces.
+template <class T>
+RECON_HD FaceKind make_raster_face(const T* v0, const T* v1, const T* v2, bool cull_backfaces, RasterFace<T>& f) {
+  f.x0 = v0[0], f.y0 = v0[1], f.z0 = v0[2];
+  f.x1 = v1[0], f.y1 = v1[1], f.z1 = v1[2];
+  f.x2 = v2[0], f.y2 = v2[1], f.z2 = v2[2];
+  const T zmin = minimum(f.z0, minimum(f.z1, f.z2)), zmax = maximum(f.z0, maximum(f.z1, f.z2));
+  if (static_cast<double>(zmin) < 1e-8) return FaceKind::skipped;
+  const T total = ((f.x0 + f.x1 + f.x2) + (f.y0 + f.y1 + f.y2)) + (f.z0 + f.z1 + f.z2);
+  if (!is_finite(total) && !(is_finite(f.x0) && is_finite(f.x1) && is_finite(f.x2) && is_finite(f.y0) &&
+                             is_finite(f.y1) && is_finite(f.y2) && is_finite(f.z0) && is_finite(f.z1) &&
+                             is_finite(f.z2)))
+    return FaceKind::not_finite;
+  const T area = (f.x0 - f.x1) * (f.y2 - f.y1) - (f.y0 - f.y1) * (f.x2 - f.x1);
+  if (cull_backfaces && area < T(0)) return FaceKind::skipped;
+  if (area <= raster_epsilon<T> && area >= -raster_epsilon<T>) return FaceKind::skipped;
+  f.area = static_cast<T>(static_cast<double>((f.x2 - f.x0) * (f.y1 - f.y0) - (f.y2 - f.y0) * (f.x1 - f.x0)) + 1e-8);
+  if (f.area == T(0)) return FaceKind::skipped;
+  const auto sq = [](T ax, T ay, T bx, T by) { return (bx - ax) * (bx - ax) + (by - ay) * (by - ay); };
+  f.sq01 = sq(f.x0, f.y0, f.x1, f.y1), f.sq02 = sq(f.x0, f.y0, f.x2, f.y2), f.sq12 = sq(f.x1, f.y1, f.x2, f.y2);
+  f.z_scale = zmax > T(1e15) ? T(1) / zmax : T(1);
+  return FaceKind::visible;
+}
+
+template <class V>
+struct Triple {
+  V a, b, c;
+};
+
+// Twice the signed area of (p, a, b): on which side of the line a b the point p lies.
+template <class V>
+RECON_HD V edge_function(V px, V py, V ax, V ay, V bx, V by) {
+  return (px - ax) * (by - ay) - (py - ay) * (bx - ax);
+}
+
+template <class V>
+RECON_HD Triple<V> edge_functions(V px, V py, V x0, V y0, V x1, V y1, V x2, V y2) {
+  return {edge_function(px, py, x1, y1, x2, y2), edge_function(px, py, x2, y2, x0, y0),
+          edge_function(px, py, x0, y0, x1, y1)};
+}
+
+template <class V>
+RECON_HD Triple<V> edge_functions(const RasterFace<V>& f, V px, V py) {
+  return edge_functions(px, py, f.x0, f.y0, f.x1, f.y1, f.x2, f.y2);
+}
+
+// Barycentric coordinates on the screen -> on the face seen in perspective: w_i / z_i, normalised.
+template <class T, class V>
+RECON_HD Triple<V> perspective_correct(const Triple<V>& w, V z0, V z1, V z2) {
+  const V t0 = w.a * z1 * z2, t1 = w.b * z0 * z2, t2 = w.c * z0 * z1;
+  const V sum = maximum(t0 + t1 + t2, V(raster_epsilon<T>));
+  return {t0 / sum, t1 / sum, t2 / sum};
+}
+
+// Negative coordinates become zero and the rest sum to one: the nearest place on the face, roughly.
+template <class T, class V>
+RECON_HD Triple<V> clip_barycentric(const Triple<V>& w) {
+  const V c0 = maximum(w.a, V(T(0))), c1 = maximum(w.b, V(T(0))), c2 = maximum(w.c, V(T(0)));
+  const V sum = maximum(c0 + c1 + c2, V(T(1e-5)));
+  return {c0 / sum, c1 / sum, c2 / sum};
+}
+
+// Squared distance of p to the segment a b; a segment shorter than the epsilon is its end b.
+template <class T, class V>
+RECON_HD V segment_sq_distance(V px, V py, V ax, V ay, V bx, V by, V sq_length) {
+  const V ex = bx - ax, ey = by - ay;
+  V t = (ex * (px - ax) + ey * (py - ay)) / sq_length;
+  t = minimum(maximum(t, V(T(0))), V(T(1)));
+  const auto tiny = sq_length <= V(raster_epsilon<T>);
+  const V qx = select(tiny, bx, ax + t * ex), qy = select(tiny, by, ay + t * ey);
+  return (px - qx) * (px - qx) + (py - qy) * (py - qy);
+}
+
+// Adds the gradient of g * (squared distance of p to the segment a b) in a and b.
+template <class T, class V>
+RECON_HD void segment_sq_distance_vjp(V px, V py, V ax, V ay, V bx, V by, V g, V& gax, V& gay, V& gbx, V& gby) {
+  const V ex = bx - ax, ey = by - ay;
+  const V sq_length = ex * ex + ey * ey;
+  V t = (ex * (px - ax) + ey * (py - ay)) / sq_length;
+  t = minimum(maximum(t, V(T(0))), V(T(1)));
+  t = select(sq_length <= V(raster_epsilon<T>), V(T(1)), t);
+  const V s = V(T(1)) - t;
+  const V dx = V(T(2)) * g * (s * ax + t * bx - px), dy = V(T(2)) * g * (s * ay + t * by - py);
+  gax += s * dx, gay += s * dy, gbx += t * dx, gby += t * dy;
+}
+
+// What one face is at one pixel.
+template <class V>
+struct FaceAtPixel {
+  V z, dist;  // dist is unsigned
+  Triple<V> bary;
+};
+
+template <class T, class V>
+RECON_HD V depth_at(const Triple<V>& w, V z0, V z1, V z2) {
+  return w.a * z0 + w.b * z1 + w.c * z2;
+}
+
+// Gradients in the nine coordinates of a face (x0 y0 z0 x1 ...) from those of its depth, barycentric coordinates and
+// signed distance at pixel p. `out` is overwritten. PyTorch3D's CPU formulas, except that a clamped denominator has no
+// gradient (there it divides by the clamped value squared, which is how its NaN come about).
+template <class T, class V>
+RECON_HD void raster_vjp(V px, V py, const V* x, const V* y, const V* z, bool perspective, bool clip, V grad_z,
+                         const Triple<V>& grad_bary, V grad_dist, V* out) {
+  const V zero(T(0)), one(T(1)), epsilon(raster_epsilon<T>);
+  const V area = edge_function(x[2], y[2], x[0], y[0], x[1], y[1]) + epsilon;
+  const Triple<V> e = edge_functions(px, py, x[0], y[0], x[1], y[1], x[2], y[2]);
+  const Triple<V> screen = {e.a / area, e.b / area, e.c / area};
+  const V zmax = maximum(z[0], maximum(z[1], z[2]));
+  const V scale = select(zmax > V(T(1e15)), one / zmax, one);
+  const V z0 = z[0] * scale, z1 = z[1] * scale, z2 = z[2] * scale;
+  const Triple<V> w = perspective ? perspective_correct<T>(screen, z0, z1, z2) : screen;
+  const auto inside = (w.a > zero) & (w.b > zero) & (w.c > zero);
+
+  // Through the distance, to the two ends of the nearest edge (the first of 01, 02, 12 where they tie).
+  const V g = select(inside, -grad_dist, grad_dist);
+  const auto sq = [&](int a, int b) { return (x[b] - x[a]) * (x[b] - x[a]) + (y[b] - y[a]) * (y[b] - y[a]); };
+  const V d01 = segment_sq_distance<T>(px, py, x[0], y[0], x[1], y[1], sq(0, 1));
+  const V d02 = segment_sq_distance<T>(px, py, x[0], y[0], x[2], y[2], sq(0, 2));
+  const V d12 = segment_sq_distance<T>(px, py, x[1], y[1], x[2], y[2], sq(1, 2));
+  const auto is01 = (d01 <= d02) & (d01 <= d12);
+  const auto a_is_0 = is01 | ((d02 <= d01) & (d02 <= d12));
+  const V ax = select(a_is_0, x[0], x[1]), ay = select(a_is_0, y[0], y[1]);
+  const V bx = select(is01, x[1], x[2]), by = select(is01, y[1], y[2]);
+  V gax = zero, gay = zero, gbx = zero, gby = zero;
+  segment_sq_distance_vjp<T>(px, py, ax, ay, bx, by, g, gax, gay, gbx, gby);
+  V gx0 = select(a_is_0, gax, zero), gy0 = select(a_is_0, gay, zero);
+  V gx1 = select(is01, gbx, select(a_is_0, zero, gax)), gy1 = select(is01, gby, select(a_is_0, zero, gay));
+  V gx2 = select(is01, zero, gbx), gy2 = select(is01, zero, gby);
+
+  // Through the depth and the barycentric coordinates: clip, then perspective, then the edge functions over the area.
+  const Triple<V> clipped = clip ? clip_barycentric<T>(w) : w;
+  V gz0 = grad_z * clipped.a, gz1 = grad_z * clipped.b, gz2 = grad_z * clipped.c;
+  Triple<V> gw = {grad_bary.a + grad_z * z[0], grad_bary.b + grad_z * z[1], grad_bary.c + grad_z * z[2]};
+  if (clip) {
+    const V c0 = maximum(w.a, zero), c1 = maximum(w.b, zero), c2 = maximum(w.c, zero);
+    const V raw_sum = c0 + c1 + c2, least(T(1e-5));
+    const V sum = maximum(raw_sum, least);
+    const V through_sum =
+        select(raw_sum < least, zero, -(c0 * gw.a + c1 * gw.b + c2 * gw.c) / (sum * sum));
+    gw.a = select(w.a < zero, zero, gw.a / sum + through_sum);
+    gw.b = select(w.b < zero, zero, gw.b / sum + through_sum);
+    gw.c = select(w.c < zero, zero, gw.c / sum + through_sum);
+  }
+  if (perspective) {
+    const V t0 = screen.a * z1 * z2, t1 = screen.b * z0 * z2, t2 = screen.c * z0 * z1;
+    const V raw_sum = t0 + t1 + t2;
+    const V sum = maximum(raw_sum, epsilon);
+    const V through_sum =
+        select(raw_sum < epsilon, zero, -((t0 / sum) * gw.a + (t1 / sum) * gw.b + (t2 / sum) * gw.c) / sum);
+    const V gt0 = through_sum + gw.a / sum, gt1 = through_sum + gw.b / sum, gt2 = through_sum + gw.c / sum;
+    gz0 += scale * (gt1 * screen.b * z2 + gt2 * screen.c * z1);
+    gz1 += scale * (gt0 * screen.a * z2 + gt2 * screen.c * z0);
+    gz2 += scale * (gt0 * screen.a * z1 + gt1 * screen.b * z0);
+    gw = {gt0 * z1 * z2, gt1 * z0 * z2, gt2 * z0 * z1};
+  }
+  // w_i = e_i / area:  dL/de_i = g_i / area,  dL/darea = -sum g_i e_i / area^2.
+  const V l0 = gw.a / area, l1 = gw.b / area, l2 = gw.c / area;
+  const V s = -(l0 * screen.a + l1 * screen.b + l2 * screen.c);
+  gx0 += l1 * (y[2] - py) + l2 * (py - y[1]) + s * (y[2] - y[1]);
+  gy0 += l1 * (px - x[2]) + l2 * (x[1] - px) + s * (x[1] - x[2]);
+  gx1 += l0 * (py - y[2]) + l2 * (y[0] - py) + s * (y[0] - y[2]);
+  gy1 += l0 * (x[2] - px) + l2 * (px - x[0]) + s * (x[2] - x[0]);
+  gx2 += l0 * (y[1] - py) + l1 * (py - y[0]) + s * (y[1] - y[0]);
+  gy2 += l0 * (px - x[1]) + l1 * (x[0] - px) + s * (x[0] - x[1]);
+  out[0] = gx0, out[1] = gy0, out[2] = gz0;
+  out[3] = gx1, out[4] = gy1, out[5] = gz1;
+  out[6] = gx2, out[7] = gy2, out[8] = gz2;
+}
+
+}  // namespace recon
