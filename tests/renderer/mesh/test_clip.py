@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from recon_engine.renderer.mesh.clip import (
+    ClipFrustum,
+    clip_faces,
+    convert_clipped_rasterization_to_original_faces,
+)
+
+
+def clip(faces, first=None, count=None, **frustum):
+    first = torch.tensor([0]) if first is None else torch.tensor(first)
+    count = torch.tensor([len(faces)]) if count is None else torch.tensor(count)
+    frustum = {"perspective_correct": False, "cull": False, **frustum}
+    return clip_faces(faces, first, count, ClipFrustum(**frustum))
+
+
+def area(faces):
+    return torch.linalg.cross(faces[:, 1] - faces[:, 0], faces[:, 2] - faces[:, 0]).norm(dim=1) / 2
+
+
+# x and y in space; with z as depth: whole, one vertex behind z = 1, two behind, all behind.
+WHOLE = [[0.0, 0.0, 2.0], [1.0, 0.0, 3.0], [0.0, 1.0, 2.0]]
+ONE_BEHIND = [[0.0, 0.0, 0.5], [2.0, 0.0, 2.5], [0.0, 2.0, 1.5]]
+TWO_BEHIND = [[0.0, 0.0, 0.5], [2.0, 0.0, 0.0], [0.0, 2.0, 2.0]]
+ALL_BEHIND = [[0.0, 0.0, 0.5], [1.0, 0.0, 0.9], [0.0, 1.0, -2.0]]
+
+
+def test_nothing_to_do_returns_the_input():
+    faces = torch.tensor([WHOLE, WHOLE])
+    clipped = clip(faces, z_clip_value=1.0, cull=True, left=-1.0, right=5.0)
+    assert clipped.face_verts is faces
+    assert clipped.faces_clipped_to_unclipped_idx is None
+    pix, bary = torch.zeros(1, 1, 1, 1, dtype=torch.int64), torch.ones(1, 1, 1, 1, 3)
+    assert convert_clipped_rasterization_to_original_faces(pix, bary, clipped) == (pix, bary)
+
+
+@pytest.mark.parametrize("perspective", [False, True])
+def test_pieces_cover_what_lies_in_front(perspective):
+    space = torch.tensor([WHOLE, ONE_BEHIND, ALL_BEHIND, TWO_BEHIND], dtype=torch.float64)
+    faces = torch.cat((space[..., :2] / space[..., 2:], space[..., 2:]), -1) if perspective else space
+    faces = torch.where(faces.isfinite(), faces, 1e9) if perspective else faces
+    faces[3, 1] = torch.tensor([2.0 / 1e-9, 0.0, 1e-9]) if perspective else faces[3, 1]
+    clipped = clip(faces, z_clip_value=1.0, perspective_correct=perspective)
+    assert clipped.faces_clipped_to_unclipped_idx.tolist() == [0, 1, 1, 3]
+    assert clipped.clipped_faces_neighbor_idx.tolist() == [-1, 2, 1, -1]
+    assert clipped.faces_clipped_to_conversion_idx.tolist() == [-1, 0, 1, 2]
+    assert clipped.mesh_to_face_first_idx.tolist() == [0]
+    assert clipped.num_faces_per_mesh.tolist() == [4]
+    pieces = clipped.face_verts
+    if perspective:
+        pieces = torch.cat((pieces[..., :2] * pieces[..., 2:], pieces[..., 2:]), -1)
+    assert pieces[..., 2].min() >= 1.0 - 1e-12
+    # Of ONE_BEHIND the corner up to a quarter and half of two edges is cut off; of TWO_BEHIND (2/3) (1/2) is left.
+    whole = area(space)
+    left = area(pieces)
+    torch.testing.assert_close(left[1] + left[2], whole[1] * (1 - 0.25 * 0.5))
+    torch.testing.assert_close(left[3], whole[3] * (2 / 3) * 0.5, rtol=1e-6, atol=0)
+    # The conversion gives the pieces' vertices back from the original ones.
+    source = space[[1, 1, 3]]
+    vertices = torch.einsum("tik,tij->tkj", clipped.barycentric_conversion, source)
+    torch.testing.assert_close(vertices, pieces[1:], atol=1e-6, rtol=0)
+    # Orientation stays.
+    normal = torch.linalg.cross(pieces[:, 1] - pieces[:, 0], pieces[:, 2] - pieces[:, 0])
+    expected = torch.linalg.cross(space[:, 1] - space[:, 0], space[:, 2] - space[:, 0])[[0, 1, 1, 3]]
+    assert ((normal * expected).sum(-1) > 0).all()
+
+
+@pytest.mark.parametrize("vertex", range(3))
+def test_every_vertex_can_be_the_one_alone(vertex):
+    for face, pieces in ((ONE_BEHIND, 2), (TWO_BEHIND, 1)):
+        rolled = torch.tensor([face]).roll(vertex, dims=1)
+        clipped = clip(rolled, z_clip_value=1.0)
+        assert len(clipped.face_verts) == pieces
+        reference = clip(torch.tensor([face]), z_clip_value=1.0)
+        torch.testing.assert_close(area(clipped.face_verts).sum(), area(reference.face_verts).sum())
+
+
+def test_batches_with_empty_meshes():
+    faces = torch.tensor([ALL_BEHIND, ONE_BEHIND, WHOLE])
+    clipped = clip(faces, first=[0, 1, 1, 3], count=[1, 0, 2, 0], z_clip_value=1.0)
+    assert clipped.mesh_to_face_first_idx.tolist() == [0, 0, 0, 3]
+    assert clipped.num_faces_per_mesh.tolist() == [0, 0, 3, 0]
+    nothing = clip(torch.tensor([ALL_BEHIND]), z_clip_value=1.0)
+    assert nothing.face_verts.shape == (0, 3, 3)
+    assert nothing.num_faces_per_mesh.tolist() == [0]
+
+
+def test_culling_looks_at_coordinates():
+    inside = [[-3.0, -3.0, 2.0], [3.0, -3.0, 2.0], [0.0, 4.0, 2.0]]
+    left = [[-2.0, 0.0, 2.0], [-3.0, 0.0, 2.0], [-2.0, 1.0, 2.0]]
+    # Its first vertex lies outside on every axis, which says nothing about the face.
+    large = [[5.0, 5.0, 5.0], [-3.0, 0.0, 2.0], [0.0, -3.0, 2.0]]
+    far = [[0.0, 0.0, 20.0], [1.0, 0.0, 20.0], [0.0, 1.0, 20.0]]
+    faces = torch.tensor([inside, left, large, far])
+    box = {"left": -1.0, "right": 1.0, "top": -1.0, "bottom": 1.0, "zfar": 10.0}
+    clipped = clip(faces, cull=True, **box)
+    assert clipped.faces_clipped_to_unclipped_idx.tolist() == [0, 2]
+    assert clip(faces, cull=False, **box).face_verts is faces
+    # A face that reaches behind a perspective camera has no left or right before it is cut.
+    behind = torch.tensor([[[-2.0, 0.0, 1.0], [-3.0, 0.0, 2.0], [-2.0, 1.0, -1.0]]])
+    assert clip(behind, cull=True, perspective_correct=True, **box).face_verts is behind
+
+
+@pytest.mark.parametrize("perspective", [False, True])
+def test_gradcheck(perspective):
+    """Both points where a face is cut carry gradients: PyTorch3D detaches one of them."""
+    faces = torch.tensor([ONE_BEHIND, TWO_BEHIND, WHOLE], dtype=torch.float64)
+    faces[1, 1, 2] = 0.25
+
+    def outputs(faces):
+        clipped = clip(faces, z_clip_value=1.0, perspective_correct=perspective)
+        return clipped.face_verts, clipped.barycentric_conversion
+
+    assert torch.autograd.gradcheck(outputs, faces.requires_grad_())
+
+
+def test_conversion_to_original_faces():
+    faces = torch.tensor([WHOLE, ONE_BEHIND], dtype=torch.float64)
+    clipped = clip(faces, z_clip_value=1.0)
+    pix_to_face = torch.tensor([[[[0, 1], [2, -1]]]])
+    bary = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64).expand(1, 1, 2, 2, 3).clone()
+    bary[0, 0, 1, 1] = -1
+    original, converted = convert_clipped_rasterization_to_original_faces(pix_to_face, bary, clipped)
+    assert original.tolist() == [[[[0, 1], [1, -1]]]]
+    assert (converted[0, 0, 1, 1] == -1).all()
+    for w, k in ((0, 0), (0, 1), (1, 0)):
+        piece = pix_to_face[0, 0, w, k]
+        want = bary[0, 0, w, k] @ clipped.face_verts[piece]
+        torch.testing.assert_close(converted[0, 0, w, k] @ faces[original[0, 0, w, k]], want)
