@@ -240,24 +240,23 @@ class Transform3d:
                 f"Convert one of them, for instance transform.to({name}.device, dtype={name}.dtype)"
             )
 
-    def _like_this(self) -> dict[str, Any]:
-        return {"dtype": self.dtype, "device": self.device}
+    def translate(
+        self, x: float | Tensor, y: float | Tensor | None = None, z: float | Tensor | None = None
+    ) -> Transform3d:
+        """This transform followed by `Translate(x, y, z)`."""
+        return self.compose(Translate(x, y, z, device=self.device, dtype=self.dtype))
 
-    def translate(self, *args: Any, **kwargs: Any) -> Transform3d:
-        """This transform followed by `Translate(*args, **kwargs)`."""
-        return self.compose(Translate(*args, **self._like_this(), **kwargs))
+    def scale(self, x: float | Tensor, y: float | Tensor | None = None, z: float | Tensor | None = None) -> Transform3d:
+        """This transform followed by `Scale(x, y, z)`."""
+        return self.compose(Scale(x, y, z, device=self.device, dtype=self.dtype))
 
-    def scale(self, *args: Any, **kwargs: Any) -> Transform3d:
-        """This transform followed by `Scale(*args, **kwargs)`."""
-        return self.compose(Scale(*args, **self._like_this(), **kwargs))
+    def rotate(self, R: Tensor, orthogonal_tol: float = 1e-5) -> Transform3d:
+        """This transform followed by `Rotate(R)`."""
+        return self.compose(Rotate(R, device=self.device, dtype=self.dtype, orthogonal_tol=orthogonal_tol))
 
-    def rotate(self, *args: Any, **kwargs: Any) -> Transform3d:
-        """This transform followed by `Rotate(*args, **kwargs)`."""
-        return self.compose(Rotate(*args, **self._like_this(), **kwargs))
-
-    def rotate_axis_angle(self, *args: Any, **kwargs: Any) -> Transform3d:
-        """This transform followed by `RotateAxisAngle(*args, **kwargs)`."""
-        return self.compose(RotateAxisAngle(*args, **self._like_this(), **kwargs))
+    def rotate_axis_angle(self, angle: float | Tensor, axis: str = "X", degrees: bool = True) -> Transform3d:
+        """This transform followed by `RotateAxisAngle(angle, axis, degrees)`."""
+        return self.compose(RotateAxisAngle(angle, axis, degrees, device=self.device, dtype=self.dtype))
 
     def _mapped(self, function: Any) -> Transform3d:
         """The same composition with `function` applied to every matrix."""
@@ -318,9 +317,8 @@ class Translate(Transform3d):
         device: Device | None = None,
     ) -> None:
         xyz = _coordinates(x, y, z, dtype, device, "Translate")
-        matrix = torch.eye(4, dtype=dtype, device=xyz.device).repeat(len(xyz), 1, 1)
-        matrix[:, 3, :3] = xyz
-        self._set(matrix, is_affine=True, form=Translate)
+        identity = torch.eye(4, dtype=dtype, device=xyz.device)
+        self._set(identity + F.pad(xyz[:, None], (0, 1, 3, 0)), is_affine=True, form=Translate)
 
     @staticmethod
     def _inverse_of(matrix: Tensor) -> Tensor:
@@ -389,8 +387,8 @@ class Rotate(Transform3d):
         R = R.reshape(-1, 3, 3).to(device=get_device(R, device), dtype=dtype)
         if os.environ.get("PYTORCH3D_CHECK_ROTATION_MATRICES", "0") == "1":
             _check_valid_rotation_matrix(R, tol=orthogonal_tol)
-        matrix = torch.eye(4, dtype=dtype, device=R.device).repeat(len(R), 1, 1)
-        matrix[:, :3, :3] = R
+        matrix = F.pad(R, (0, 1, 0, 1))
+        matrix[:, 3, 3].fill_(1.0)
         self._set(matrix, is_affine=True, form=Rotate)
 
     @staticmethod
