@@ -179,6 +179,12 @@ def _integers(text: bytes) -> np.ndarray:
         return np.fromstring(text, dtype=np.int64, sep=" ")
 
 
+def cast(values: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
+    """`values.astype(dtype)` without warnings: what is too large for float32 becomes infinite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return values.astype(dtype)
+
+
 def format_rows(template: str, rows: np.ndarray) -> str:
     """`template` filled with each row of a 2D array; one formatting call for all of them."""
     return template * len(rows) % tuple(rows.reshape(-1).tolist())

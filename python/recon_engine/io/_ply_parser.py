@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from ._numbers import NEWLINE, TokenError, parse_floats, ragged_arange, tokenize
+from ._numbers import NEWLINE, TokenError, cast, parse_floats, ragged_arange, tokenize
 from .utils import file_name, read_file
 
 _TYPES = {
@@ -237,27 +237,25 @@ class _AsciiBody:
                     f"Inconsistent data for {element.name}. Expected {wanted} numbers, got {ends[row] - at[row]}",
                 )
             block = self.values[at[0] : ends[-1]].reshape(-1, wanted) if element.count else np.empty((0, wanted))
-            return {prop.name: block[:, k].astype(prop.dtype) for k, prop in enumerate(element.properties)}
+            return {p.name: self._cast(block[:, k], p, rows) for k, p in enumerate(element.properties)}
         columns: dict[str, np.ndarray | ListColumn] = {}
         for prop in element.properties:
             self._check(at < ends, rows, "Too little data for an element.")
             head = self.values[at]
             at = at + 1
             if not prop.list_type:
-                columns[prop.name] = head.astype(prop.dtype)
+                columns[prop.name] = self._cast(head, prop, rows)
                 continue
             self._check((head >= 0) & (head == np.floor(head)), rows, "A list length was not a number.")
-            counts = head.astype(np.int64)
+            counts = cast(head, np.int64)
             self._check(
                 at + counts <= ends,
                 rows,
                 f"A line of {element.name} data did not have the specified length. Too little data for an element.",
             )
             values = self.values[np.repeat(at, counts) + ragged_arange(counts)]
-            if prop.dtype.kind != "f" and (values != np.floor(values)).any():
-                row = int(np.repeat(np.arange(element.count), counts)[np.argmax(values != np.floor(values))])
-                self._fail(rows.start + row, "Bad numerical data. Expected whole numbers in a list")
-            columns[prop.name] = ListColumn(counts, values.astype(prop.dtype))
+            row_of = np.repeat(np.arange(element.count), counts)
+            columns[prop.name] = ListColumn(counts, self._cast(values, prop, rows, row_of))
             at = at + counts
         self._check(
             at == ends,
@@ -265,6 +263,20 @@ class _AsciiBody:
             f"A line of {element.name} data did not have the specified length. Too much data for an element.",
         )
         return columns
+
+    def _cast(
+        self, values: np.ndarray, prop: PlyProperty, rows: slice, row_of: np.ndarray | None = None
+    ) -> np.ndarray:
+        """`values` in the type of the property, which must hold them; value i is of row i or `row_of[i]`."""
+        result = cast(values, prop.dtype)
+        if prop.dtype.kind != "f" and (lost := result != values).any():
+            bad = int(np.argmax(lost))
+            row = bad if row_of is None else int(row_of[bad])
+            self._fail(
+                rows.start + row,
+                f"Bad numerical data. Expected a whole number of type {prop.data_type} for {prop.name}, got {values[bad]:g}",
+            )
+        return result
 
     def _check(self, good: np.ndarray, rows: slice, message: str) -> None:
         if not good.all():

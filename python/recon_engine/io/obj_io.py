@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ._numbers import format_rows
+from ._numbers import cast, format_rows
 from ._obj_parser import parse_obj
 from .mtl_io import MaterialProperties, TextureImages, load_mtl, make_mesh_texture_atlas
 from .pluggable_formats import MeshFormatInterpreter, endswith
@@ -94,7 +93,7 @@ def load_obj(
     data_dir = os.path.dirname(os.fsdecode(f)) if is_path(f) else ""
 
     verts, normals, verts_uvs = (
-        torch.from_numpy(values.astype(np.float32)).to(device)
+        torch.from_numpy(cast(values, np.float32)).to(device)
         for values in (content.verts, content.normals, content.verts_uvs)
     )
     indices = (content.faces_verts, content.faces_normals, content.faces_uvs, content.faces_materials)
@@ -277,8 +276,9 @@ def save_obj(
     if save_texture:
         if not is_path(f):
             raise ValueError("a texture needs file names beside the OBJ file: give a path as f, got a file object")
-        target = Path(os.fsdecode(f))
-        lines.append(f"\nmtllib {target.stem}.mtl\nusemtl mesh\n\n")
+        beside, _ = os.path.splitext(os.fsdecode(f))  # not pathlib, which shortens the // of a URL
+        stem = os.path.basename(beside)
+        lines.append(f"\nmtllib {stem}.mtl\nusemtl mesh\n\n")
     if not len(verts_array) and not rows:
         warnings.warn("Empty 'verts' and 'faces' arguments provided", stacklevel=2)
         write_file(f, b"# no vertices and no faces\n", path_manager)
@@ -296,14 +296,13 @@ def save_obj(
         corner, columns = corner + "/%d", [*columns, uvs_idx]
     if normals_idx is not None:
         corner, columns = corner + ("/%d" if save_texture else "//%d"), [*columns, normals_idx]
-    corners = np.stack(columns, axis=-1).reshape(rows, -1) + 1
+    corners = np.stack(columns, axis=-1).reshape(rows, 3 * len(columns)) + 1
     lines.append(format_rows(f"f {corner} {corner} {corner}\n", corners)[:-1])  # PyTorch3D ends without a newline
 
     if texture_map is not None and save_texture:
-        names = [target.with_suffix(".png"), target.with_suffix(".mtl")]
-        image_path, mtl_path = [str(name) if isinstance(f, str) else name for name in names]
-        write_file(image_path, encode_png(texture_map.detach().cpu().numpy()), path_manager)
-        write_file(mtl_path, f"newmtl mesh\nmap_Kd {target.stem}.png\n".encode(), path_manager)
+        paths = path_manager if isinstance(f, str) else None
+        write_file(f"{beside}.png", encode_png(texture_map.detach().cpu().numpy()), paths)
+        write_file(f"{beside}.mtl", f"newmtl mesh\nmap_Kd {stem}.png\n".encode(), paths)
     write_file(f, "".join(lines).encode(), path_manager)
 
 

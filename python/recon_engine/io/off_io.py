@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._numbers import DOT, HASH, NEWLINE, SPACE, TokenError, fan_triangles, format_rows, parse_floats, tokenize
+from ._numbers import DOT, HASH, NEWLINE, SPACE, TokenError, cast, fan_triangles, format_rows, parse_floats, tokenize
 from .pluggable_formats import MeshFormatInterpreter, endswith
 from .utils import PathOrStr, file_name, read_file, write_file
 
@@ -111,14 +111,14 @@ class _Parser:
             row = int(np.argmax(counts != counts[0]))
             self._fail(1 + row, f"Bad vertex data. Expected 3 numbers and a colour of none, 3 or 4, got {counts[row]} numbers")
         start = self.row_starts[1]
-        rows = self.values[start : start + num_verts * counts[0]].reshape(num_verts, -1).astype(np.float32)
+        rows = cast(self.values[start : start + num_verts * counts[0]].reshape(num_verts, -1), np.float32)
         return rows[:, :3], self._colors(rows[:, 3:], first_row=1, skip=3)
 
     def _faces(self, first: int, num_faces: int, num_verts: int) -> tuple[np.ndarray, np.ndarray | None]:
         if not num_faces:
             return np.empty((0, 3), dtype=np.int64), None
         starts, counts = self.row_starts[first:], self.row_counts[first:]
-        sizes = self.values[starts].astype(np.int64)
+        sizes = cast(self.values[starts], np.int64)
         num_colors = counts - 1 - sizes
         for bad, message in [
             (sizes < 3, "Faces must have at least 3 vertices."),
@@ -142,7 +142,7 @@ class _Parser:
             )
         colors = None
         if num_colors[0]:
-            rows = flat[column > sizes[row_of]].reshape(num_faces, -1).astype(np.float32)
+            rows = cast(flat[column > sizes[row_of]].reshape(num_faces, -1), np.float32)
             colors = self._colors(rows, first_row=first, skip=int(1 + sizes[0]))
         corners = corners.astype(np.int64)
         if (sizes == sizes[0]).all():  # first triangles of all faces, then the second ones, as in PyTorch3D

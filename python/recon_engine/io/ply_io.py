@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._numbers import fan_triangles, format_rows
+from ._numbers import cast, fan_triangles, format_rows
 from ._ply_parser import ListColumn, PlyElement, PlyFile, read_ply
 from .pluggable_formats import MeshFormatInterpreter, endswith
 from .utils import LocalPaths, PathOrStr, read_image, write_file
@@ -91,7 +91,7 @@ def _vertex_columns(ply: PlyFile, *names: str) -> Tensor | None:
         return None
     if any(isinstance(column, ListColumn) for column in columns):
         raise ValueError(f"{ply.name}: Invalid vertices in file: did not expect list. It is one of {', '.join(names)}")
-    return torch.from_numpy(np.stack([column.astype(np.float32) for column in columns], axis=1))
+    return torch.from_numpy(np.stack([cast(column, np.float32) for column in columns], axis=1))
 
 
 def _faces(ply: PlyFile, num_verts: int) -> Tensor | None:
