@@ -16,15 +16,15 @@ namespace {
 thread_local int threads_of_this_call = 1;
 std::atomic<bool> forked{false};
 
+// Watches from the moment the library is loaded: torch may use its pool, and fork, before the first call here.
+[[maybe_unused]] const int watching_forks = pthread_atfork(nullptr, nullptr, [] { forked = true; });
+
 // The OpenMP runtime that torch has loaded, if any: using its pool means no second pool competes for the cores.
 // Found by name at run time, so that nothing is linked and nothing is loaded twice.
 using GompParallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
 
 GompParallel torch_openmp() {
-  static const GompParallel found = [] {
-    pthread_atfork(nullptr, nullptr, [] { forked = true; });
-    return reinterpret_cast<GompParallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
-  }();
+  static const auto found = reinterpret_cast<GompParallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
   return found;
 }
 
