@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from recon_engine.structures import list_to_packed, list_to_padded, packed_to_list, padded_to_list
 from recon_engine.structures.utils import padded_to_packed
 

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+
 from recon_engine.structures import Meshes, Topology
 
 # A fan with three faces on one edge (0, 1), two separate triangles, a face with a repeated vertex, and no faces at all.

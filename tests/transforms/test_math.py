@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from recon_engine.transforms import acos_linear_extrapolation
 
 

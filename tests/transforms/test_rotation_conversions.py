@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+
 from recon_engine import transforms as T
 
 CONVENTIONS = ["".join(c) for c in itertools.product("XYZ", repeat=3) if c[1] not in (c[0], c[2])]

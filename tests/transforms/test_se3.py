@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from recon_engine.transforms import se3_exp_map, se3_log_map
 from recon_engine.transforms.so3 import hat
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from recon_engine.transforms import (
     random_rotations,
     so3_exp_map,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from recon_engine.transforms import Rotate, RotateAxisAngle, Scale, Transform3d, Translate, random_rotations
 
 F64 = torch.float64
@@ -53,7 +54,7 @@ def test_compose_is_one_after_the_other(dtype, device):
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_affine_points_need_no_division(count):
-    affine = parts()[0].compose(*[t for t in parts()[1:3] + parts()[4:]][: count - 1])
+    affine = parts()[0].compose(*list(parts()[1:3] + parts()[4:])[: count - 1])
     points = torch.randn(4, 9, 3, dtype=F64)
     assert affine._is_affine_product()
     torch.testing.assert_close(affine.transform_points(points), homogeneous(points, affine.get_matrix()))

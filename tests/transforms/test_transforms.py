@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from recon_engine import transforms
 
 REFERENCE = Path(__file__).parents[1] / "reference"

@@ -751,6 +751,10 @@ class Meshes:
             self._index(name)
         self._index("num_edges_per_mesh_int32")
 
+    def _compute_laplacian_packed(self, refresh: bool = False) -> None:
+        """Computes the uniform Laplacian; it depends on the faces only, so that `refresh` has nothing to do again."""
+        self.laplacian_packed()
+
     def _compute_face_areas_normals(self, refresh: bool = False) -> None:
         """Computes the areas and normals of the faces; with `refresh` again."""
         from ..ops import mesh_face_areas_normals

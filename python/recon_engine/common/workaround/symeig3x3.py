@@ -72,9 +72,10 @@ def _isolated_eigenvector(A: Tensor) -> tuple[Tensor, Tensor]:
     squares = (crosses * crosses).sum(-1)
     best = squares.argmax(-1, keepdim=True)[..., None].expand(*squares.shape[:-1], 1, 3)
     vector = crosses.gather(-2, best).squeeze(-2)
-    # A multiple of the identity has no isolated eigenvalue: any direction will do.
-    is_zero = (squares.amax(-1) <= torch.finfo(A.dtype).tiny)[..., None]
-    return F.normalize(torch.where(is_zero, identity[0].expand_as(vector), vector), dim=-1, eps=0.0), is_largest
+    # A multiple of the identity (to rounding) has no isolated eigenvalue: any direction will do.
+    is_round = (p.detach() <= 4 * margin) | (deviation.detach() == 0).all(-1).all(-1)
+    fixed = identity[0].expand_as(vector)
+    return F.normalize(torch.where(is_round[..., None], fixed, vector), dim=-1, eps=0.0), is_largest
 
 
 def _solve_in_plane(A: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
