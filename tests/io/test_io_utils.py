@@ -99,7 +99,7 @@ def test_links_are_followed(tmp_path):
 
 
 def test_bad_targets_and_sources(tmp_path):
-    with pytest.raises(FileNotFoundError, match="the folder .* does not exist; create it first"):
+    with pytest.raises(FileNotFoundError, match=r"the folder .* does not exist; create it first"):
         utils.write_file(tmp_path / "no" / "a", b"")
     with pytest.raises(IsADirectoryError, match="is a folder, expected a file name"):
         utils.write_file(tmp_path, b"")

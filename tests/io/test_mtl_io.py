@@ -32,7 +32,9 @@ def test_properties_and_images(tmp_path, device):
         "# comment\n\nnewmtl first\n\tKa 0.1 0.2 0.3\nKd 1 0.5 0 # trailing\nKs 0.25\nNs 10\nillum 2\nd 1.0\n"
         "newmtl with spaces\nmap_Kd a picture.png\nnewmtl unused\nKd 1 1 1\n",
     )
-    colors, images = load_mtl(path, material_names=["with spaces", "first", "gone"], data_dir=str(tmp_path), device=device)
+    colors, images = load_mtl(
+        path, material_names=["with spaces", "first", "gone"], data_dir=str(tmp_path), device=device
+    )
     assert list(colors) == ["with spaces", "first"]
     assert colors["with spaces"] == {}
     found = {name: value.tolist() for name, value in colors["first"].items()}

@@ -55,6 +55,15 @@ def load_quietly(f, **options):
     return load_obj(f, load_textures=False, **options)
 
 
+def load_error(content: bytes) -> str | None:
+    """The message of the `ValueError` of loading `content`, None if there is none."""
+    try:
+        load_quietly(io.BytesIO(content))
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def assert_same(ours, theirs) -> None:
     if isinstance(ours, dict):
         assert list(ours) == list(theirs)
@@ -152,7 +161,11 @@ def test_path_manager_opens_and_finds_files(tmp_path):
         ("v 0 0 0\n" * 3 + "\nf 0 1 2\n", 5, "the v index of corner '0' is out of range: indices start at 1"),
         ("v 0 0 0\n" * 3 + "f 1 2 x\n", 4, "expected whole numbers in a face corner, got 'x'"),
         ("v 0 0 0\n" * 3 + "f 1 2 3.5\n", 4, "expected whole numbers in a face corner, got '3.5'"),
-        ("v 0 0 0\n" * 3 + "f 1/1 2/1 3/1\n", 4, "the vt index of corner '1/1' is out of range: there are 0 'vt' lines"),
+        (
+            "v 0 0 0\n" * 3 + "f 1/1 2/1 3/1\n",
+            4,
+            "the vt index of corner '1/1' is out of range: there are 0 'vt' lines",
+        ),
         ("v 0 0 0\n" * 3 + "vt 0 0\nf 1/1 2/1 3/x\n", 5, "expected whole numbers in a face corner, got '3/x'"),
         ("v 0 0 0\n" * 3 + "vn 0 0 1\nf 1//1 2//1 3//2\n", 5, "the vn index of corner '3//2' is out of range"),
         ("v 0 0 0\n" * 3 + "vt 0 0\nf 1/1 2/1 3\n", 5, "either all corners of a face have a vt index or none has"),
@@ -184,15 +197,11 @@ def test_files_that_are_no_obj(tmp_path, content, message):
 def test_every_truncation_loads_or_names_the_line(tmp_path):
     """A file cut anywhere gives a `ValueError` with its name, or what was complete; never another error."""
     content = MIXED.encode()
-    outcomes = set()
-    for end in range(1, len(content)):
-        try:
-            load_quietly(io.BytesIO(content[:end]))
-            outcomes.add("loaded")
-        except ValueError as error:
-            outcomes.add("refused")
-            assert "<file object>" in str(error)
-    assert outcomes == {"loaded", "refused"}
+    errors = [load_error(content[:end]) for end in range(1, len(content))]
+    assert None in errors
+    refused = [error for error in errors if error is not None]
+    assert refused
+    assert all(error.startswith("<file object>, line ") for error in refused)
 
 
 def test_random_bytes_never_crash():
@@ -200,10 +209,8 @@ def test_random_bytes_never_crash():
     alphabet = np.frombuffer(b"vtnf 0123456789/-+.e\n\\#\r\tx", dtype=np.uint8)
     for _ in range(300):
         content = alphabet[generator.integers(len(alphabet), size=60)].tobytes()
-        try:
-            load_quietly(io.BytesIO(b"v 0 0 0\n" * 9 + content))
-        except ValueError as error:
-            assert "line" in str(error)
+        error = load_error(b"v 0 0 0\n" * 9 + content)
+        assert error is None or error.startswith("<file object>, line ")
 
 
 def test_nan_and_infinity_load_without_warning(tmp_path):
@@ -222,7 +229,7 @@ def test_comments_only_give_an_empty_mesh(tmp_path):
 
 def test_relative_indices_count_from_the_line_of_the_face(tmp_path):
     text = "v 0 0 0\nv 1 0 0\nv 0 1 0\nvn 0 0 1\nf -3//-1 -2//-1 -1//-1\nv 5 0 0\nv 6 0 0\nv 5 1 0\nvn 1 0 0\n"
-    verts, faces, _ = load_quietly(write(tmp_path, text + "f -3//-1 -2//-1 -1//-1\n"))
+    _, faces, _ = load_quietly(write(tmp_path, text + "f -3//-1 -2//-1 -1//-1\n"))
     assert faces.verts_idx.tolist() == [[0, 1, 2], [3, 4, 5]]
     assert faces.normals_idx.tolist() == [[0, 0, 0], [1, 1, 1]]
 
@@ -400,7 +407,10 @@ def test_equals_pytorch3d_on_real_meshes(recon_data):
         for name in meshes:
             for wrap in ("clamp", None):
                 options = {"create_texture_atlas": True, "texture_wrap": wrap}
-                assert_same(load_obj(recon_data / "book" / name, **options), theirs.load_obj(recon_data / "book" / name, **options))
+                assert_same(
+                    load_obj(recon_data / "book" / name, **options),
+                    theirs.load_obj(recon_data / "book" / name, **options),
+                )
 
 
 def test_text_equals_pytorch3d(tmp_path, random_mesh):

@@ -125,7 +125,9 @@ def test_round_trip(tmp_path, channels, of, device):
     colors = torch.rand(6 if of == "verts" else 2, channels, device=device)
     texture = None
     if channels:
-        texture = textures.TexturesVertex([colors]) if of == "verts" else textures.TexturesAtlas([colors[:, None, None]])
+        texture = (
+            textures.TexturesVertex([colors]) if of == "verts" else textures.TexturesAtlas([colors[:, None, None]])
+        )
     IO().save_mesh(Meshes(verts=[verts], faces=[faces], textures=texture), tmp_path / "a.off", decimal_places=8)
     mesh = IO().load_mesh(tmp_path / "a.off", device=device)
     torch.testing.assert_close(mesh.verts_packed(), verts, rtol=0, atol=1e-6)

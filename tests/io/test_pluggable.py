@@ -46,7 +46,7 @@ def test_round_trip(tmp_path, ending, as_str):
 
 def test_own_format(tmp_path):
     io = IO(include_default_formats=False)
-    with pytest.raises(ValueError, match="No mesh interpreter found to write to .*a.count. Known endings: none"):
+    with pytest.raises(ValueError, match=r"No mesh interpreter found to write to .*a.count. Known endings: none"):
         io.save_mesh(ico_sphere(0), tmp_path / "a.count")
     io = IO()
     io.register_meshes_format(CountFormat())
@@ -74,7 +74,7 @@ def test_errors(tmp_path):
         IO().save_mesh(3, tmp_path / "a.ply")
     with pytest.raises(ValueError, match="Can only save a single mesh, got 2"):
         IO().save_mesh(ico_sphere(0).extend(2), tmp_path / "a.ply")
-    with pytest.raises(ValueError, match="Invalid interpreter: expected an instance .* got type"):
+    with pytest.raises(ValueError, match=r"Invalid interpreter: expected an instance .* got type"):
         IO().register_meshes_format(CountFormat)
-    with pytest.raises(FileNotFoundError, match="gone.ply"):
+    with pytest.raises(FileNotFoundError, match=r"gone\.ply"):
         IO().load_mesh(tmp_path / "gone.ply")

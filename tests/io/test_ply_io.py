@@ -73,6 +73,15 @@ FILES["cr"] = FILES["ascii"].replace(b"\n", b"\r")
 FILES["blank lines"] = FILES["ascii"].replace(b"end_header\n", b"end_header\n\n").replace(b"\n8\n", b"\n\n8\n\n")
 
 
+def load_error(content: bytes) -> str | None:
+    """The message of the `ValueError` of loading `content`, None if there is none."""
+    try:
+        load_ply(io.BytesIO(content))
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 @pytest.mark.parametrize("kind", FILES)
 def test_every_property_is_read(kind):
     ply = read_ply(io.BytesIO(FILES[kind]))
@@ -156,8 +165,8 @@ def test_points_without_faces(tmp_path):
 
 def header(vertex: int | str = 1, extra: str = "", format: str = "ascii") -> str:
     return (
-        f"ply\nformat {format} 1.0\nelement vertex {vertex}\nproperty float x\nproperty float y\nproperty float z\n{extra}"
-        "end_header\n"
+        f"ply\nformat {format} 1.0\nelement vertex {vertex}\n"
+        f"property float x\nproperty float y\nproperty float z\n{extra}end_header\n"
     )
 
 
@@ -190,12 +199,27 @@ FACE = "element face 1\nproperty list uchar int vertex_index\n"
         (header(2) + "0 0 0\n0 0\n", "line 9: Inconsistent data for vertex. Expected 3 numbers, got 2"),
         (header(1) + "0 zero 0\n", "line 8: Bad numerical data. Expected a number, got 'zero'"),
         (header(1) + "0 0 0\n1\n", "line 9: Extra data at end of file"),
-        (header(1, FACE) + "0 0 0\n3 0 0\n", "line 11: A line of face data did not have the specified length. Too little"),
-        (header(1, FACE) + "0 0 0\n3 0 0 0 0\n", "line 11: A line of face data did not have the specified length. Too much"),
+        (
+            header(1, FACE) + "0 0 0\n3 0 0\n",
+            "line 11: A line of face data did not have the specified length. Too little",
+        ),
+        (
+            header(1, FACE) + "0 0 0\n3 0 0 0 0\n",
+            "line 11: A line of face data did not have the specified length. Too much",
+        ),
         (header(1, FACE) + "0 0 0\n-1 0 0\n", "line 11: A list length was not a number."),
-        (header(1, FACE) + "0 0 0\n3 0 0 0.5\n", "line 11: Bad numerical data. Expected a whole number of type int for vertex_index, got 0.5"),
-        (header(1, "property uchar red\n") + "0 0 0 256\n", "line 9: Bad numerical data. Expected a whole number of type uchar"),
-        (header(1, "property uchar red\n") + "0 0 0 nan\n", "line 9: Bad numerical data. Expected a whole number of type uchar"),
+        (
+            header(1, FACE) + "0 0 0\n3 0 0 0.5\n",
+            "line 11: Bad numerical data. Expected a whole number of type int for vertex_index, got 0.5",
+        ),
+        (
+            header(1, "property uchar red\n") + "0 0 0 256\n",
+            "line 9: Bad numerical data. Expected a whole number of type uchar",
+        ),
+        (
+            header(1, "property uchar red\n") + "0 0 0 nan\n",
+            "line 9: Bad numerical data. Expected a whole number of type uchar",
+        ),
         (header(1, FACE) + "0 0 0\n2 0 0\n", "face 0: Faces must have at least 3 vertices."),
         (header(1, FACE) + "0 0 0\n3 0 0 1\n", "face 0: has vertex index 1 but there are 1 vertices"),
         (header(1, FACE) + "0 0 0\n3 0 0 -1\n", "face 0: has vertex index -1"),
@@ -226,10 +250,8 @@ def test_random_bodies_never_crash():
         content = bytearray(FILES["little"])
         for _ in range(3):
             content[generator.integers(start, len(content))] = generator.integers(256)
-        try:
-            load_ply(io.BytesIO(bytes(content)))
-        except ValueError as error:
-            assert "<file object>" in str(error)
+        error = load_error(bytes(content))
+        assert error is None or error.startswith("<file object>")
 
 
 def test_negative_list_length_in_binary():
@@ -275,9 +297,7 @@ def test_mesh_with_colours_and_normals(tmp_path, binary, as_uint8, device):
     verts, faces = torch.randn(6, 3, device=device), torch.tensor([[0, 1, 2], [3, 4, 5]], device=device)
     colors = torch.randint(0, 256, (6, 3), device=device) / 255.0
     normals = torch.nn.functional.normalize(torch.randn(6, 3, device=device), dim=1)
-    mesh = Meshes(
-        verts=[verts], faces=[faces], textures=textures.TexturesVertex([colors]), verts_normals=[normals]
-    )
+    mesh = Meshes(verts=[verts], faces=[faces], textures=textures.TexturesVertex([colors]), verts_normals=[normals])
     path = tmp_path / "a.ply"
     IO().save_mesh(mesh, path, binary=binary, colors_as_uint8=as_uint8, decimal_places=9)
     assert (b"property uchar red" in path.read_bytes()) == as_uint8
@@ -309,7 +329,12 @@ def test_texture_image(tmp_path):
 
 def test_real_files(recon_data):
     folder = recon_data / "book" / "chap1" / "ply_io"
-    for name, counts in [("cube", (8, 12)), ("parallel_plane_mono", (8, 4)), ("parallel_plane_color", (8, 4)), ("cow", (2903, 5804))]:
+    for name, counts in [
+        ("cube", (8, 12)),
+        ("parallel_plane_mono", (8, 4)),
+        ("parallel_plane_color", (8, 4)),
+        ("cow", (2903, 5804)),
+    ]:
         verts, faces = load_ply(folder / f"{name}.ply")
         assert (len(verts), len(faces)) == counts
     assert load_ply_mesh(folder / "parallel_plane_color.ply").verts_colors.max() == 1

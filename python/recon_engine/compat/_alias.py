@@ -1,8 +1,9 @@
 """The import hook behind `recon_engine.compat`: `pytorch3d.X` is a view of `recon_engine.X`.
 
 A view is a module object of its own, because a name like `pytorch3d.utils.torus` is a function as an attribute and a
-module as an import: the import system assigns a freshly imported module to its parent, and must not do that to ours. All
-reading, writing and deleting of attributes goes through to the module behind, so classes and functions are identical.
+module as an import: the import system assigns a freshly imported module to its parent, and must not do that to ours.
+All reading, writing and deleting of attributes goes through to the module behind, so classes and functions are
+identical.
 """
 
 from __future__ import annotations
@@ -154,6 +155,6 @@ def _exists(name: str) -> bool:
 
 def _not_part(name: str) -> str:
     return (
-        f"{name} is not part of {_OURS} {recon_engine.__version__} yet. To use the real PyTorch3D for it, run the program "
-        "with plain python, or call recon_engine.compat.uninstall() before importing pytorch3d"
+        f"{name} is not part of {_OURS} {recon_engine.__version__} yet. To use the real PyTorch3D for it, run the "
+        "program with plain python, or call recon_engine.compat.uninstall() before importing pytorch3d"
     )

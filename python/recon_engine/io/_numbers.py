@@ -25,13 +25,15 @@ class TokenError(ValueError):
 
 def is_space(text: np.ndarray) -> np.ndarray:
     """Whether each byte is a space, tab, newline, vertical tab, form feed or carriage return."""
-    return (text - np.uint8(TAB) < 5) | (text == SPACE)
+    found: np.ndarray = (text - np.uint8(TAB) < 5) | (text == SPACE)
+    return found
 
 
 def _is_plain(text: np.ndarray) -> np.ndarray:
     """Whether each byte is whitespace or one of `0123456789+-.`, what plain decimals are made of."""
     decimal = (text - np.uint8(PLUS) <= NINE - PLUS) & (text != COMMA) & (text != SLASH)
-    return decimal | is_space(text)
+    found: np.ndarray = decimal | is_space(text)
+    return found
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def parse_floats(tokens: Tokens) -> np.ndarray:
     decimals = np.zeros(len(starts), dtype=np.int64)
     owner = _owner(tokens, dots)
     decimals[owner] = ends[owner] - dots - 1
-    values = mantissa / _POWERS_OF_TEN[decimals]
+    values: np.ndarray = mantissa / _POWERS_OF_TEN[decimals]
     values[(mantissa == 0) & (digits[starts] == MINUS)] = -0.0
     for index in odd_index:
         try:
@@ -129,7 +131,8 @@ def parse_ints(text: np.ndarray) -> np.ndarray:
 def ragged_arange(counts: np.ndarray) -> np.ndarray:
     """0..c-1 for each count c, one after the other."""
     ends = np.cumsum(counts)
-    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
+    steps: np.ndarray = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
+    return steps
 
 
 def fan_triangles(corners: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -143,10 +146,11 @@ def fan_triangles(corners: np.ndarray, counts: np.ndarray) -> np.ndarray:
         (sum(counts - 2), 3) or (..., 3, K), in the order of the polygons.
     """
     if (counts == 3).all():
-        return corners.reshape(-1, 3, *corners.shape[1:])
+        return np.reshape(corners, (-1, 3, *corners.shape[1:]))
     first = np.repeat(np.cumsum(counts) - counts, counts - 2)
     step = ragged_arange(counts - 2)
-    return corners[np.stack([first, first + step + 1, first + step + 2], axis=1)]
+    triangles: np.ndarray = corners[np.stack([first, first + step + 1, first + step + 2], axis=1)]
+    return triangles
 
 
 def _owner(tokens: Tokens, positions: np.ndarray) -> np.ndarray:
@@ -182,7 +186,7 @@ def _integers(text: bytes) -> np.ndarray:
 def cast(values: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
     """`values.astype(dtype)` without warnings: what is too large for float32 becomes infinite."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return values.astype(dtype)
+        return np.asarray(values.astype(dtype))
 
 
 def format_rows(template: str, rows: np.ndarray) -> str:

@@ -11,7 +11,19 @@ from typing import NoReturn
 
 import numpy as np
 
-from ._numbers import HASH, NEWLINE, SLASH, SPACE, TokenError, Tokens, fan_triangles, is_space, parse_floats, parse_ints, tokenize
+from ._numbers import (
+    HASH,
+    NEWLINE,
+    SLASH,
+    SPACE,
+    TokenError,
+    Tokens,
+    fan_triangles,
+    is_space,
+    parse_floats,
+    parse_ints,
+    tokenize,
+)
 
 _NO_INDEX = -1
 _ABSENT = np.iinfo(np.int64).min  # while -1 may still be an index counted from the end
@@ -95,11 +107,14 @@ class _Parser:
         self._blank_comments()
         names = np.flatnonzero((first == ord("u")) | (first == ord("m")))
 
+        corners = self._faces(faces, verts, uvs, normals)
         statements = ObjStatements(
             verts=self._floats(verts, 1, 3, "vertex"),
             normals=self._floats(normals, 2, 3, "normal"),
             verts_uvs=self._floats(uvs, 2, 2, "texture coordinate"),
-            **self._faces(faces, verts, normals, uvs),
+            faces_verts=corners[0],
+            faces_uvs=corners[1],
+            faces_normals=corners[2],
             faces_materials=np.empty(0, dtype=np.int64),
         )
         self._materials(statements, names, faces)
@@ -110,7 +125,8 @@ class _Parser:
         ids: dict[str, int] = {}
         changes, chosen = [-1], [_NO_INDEX]
         for line in lines:
-            words = self.text[self.starts[line] : self.ends[line]].tobytes().decode("utf-8", "surrogateescape").split(None, 1)
+            statement = self.text[self.starts[line] : self.ends[line]].tobytes()
+            words = statement.decode("utf-8", "surrogateescape").split(None, 1)
             if words[0] == "mtllib":
                 if len(words) < 2:
                     self._fail(line, "expected the name of a material file after 'mtllib'")
@@ -165,14 +181,14 @@ class _Parser:
             self._fail(line, f"expected a number in a {what}, got {tokens.word(error.token)!r}")
         if (counts == counts[0]).all():
             return values.reshape(-1, counts[0])[:, :columns]
-        return values[(np.cumsum(counts) - counts)[:, None] + np.arange(columns)]
+        first_columns: np.ndarray = values[(np.cumsum(counts) - counts)[:, None] + np.arange(columns)]
+        return first_columns
 
-    def _faces(self, lines: np.ndarray, verts: np.ndarray, normals: np.ndarray, uvs: np.ndarray) -> dict[str, np.ndarray]:
+    def _faces(self, lines: np.ndarray, verts: np.ndarray, uvs: np.ndarray, normals: np.ndarray) -> list[np.ndarray]:
         """0-based vertex, texture and normal indices of the triangles."""
         self.triangles_per_face = np.empty(0, dtype=np.int64)
-        keys = ("faces_verts", "faces_uvs", "faces_normals")
         if not len(lines):
-            return {key: np.empty((0, 3), dtype=np.int64) for key in keys}
+            return [np.empty((0, 3), dtype=np.int64)] * 3
         tokens = tokenize(self._gather(lines, 1))
         counts = self._tokens_per_line(tokens, len(lines))
         if counts.min() < 3:
@@ -188,7 +204,7 @@ class _Parser:
             self._resolve(corners[:, column], present, line_of, statement_lines, what, tokens)
         corners[corners == _ABSENT] = _NO_INDEX
         self.triangles_per_face = counts - 2
-        return {key: fan_triangles(corners[:, k], counts) for k, key in enumerate(keys)}
+        return [fan_triangles(corners[:, k], counts) for k in range(3)]
 
     def _corner_indices(self, tokens: Tokens, line_of: np.ndarray) -> np.ndarray:
         """(C, 3) int64 the v, vt, vn numbers of each corner `v`, `v/vt`, `v//vn` or `v/vt/vn` as written."""
@@ -237,7 +253,13 @@ class _Parser:
             self._fail(lines[int(np.argmax(mixed))], f"either all corners of a face have a {what} index or none has")
 
     def _resolve(
-        self, index: np.ndarray, present: np.ndarray, line_of: np.ndarray, statements: np.ndarray, what: str, tokens: Tokens
+        self,
+        index: np.ndarray,
+        present: np.ndarray,
+        line_of: np.ndarray,
+        statements: np.ndarray,
+        what: str,
+        tokens: Tokens,
     ) -> None:
         """In place: 1-based to 0-based, and negative ones counted back from the statements before the face."""
         negative = index < 0

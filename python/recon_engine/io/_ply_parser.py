@@ -97,14 +97,15 @@ def read_ply(f: Any, path_manager: Any = None) -> PlyFile:
         ValueError: naming the file and the line or the element, where the file is malformed.
     """
     name = file_name(f)
+    as_text = f"{name}: Cannot safely read a binary ply file using a Text stream; open it as 'rb'."
     try:
         content = read_file(f, path_manager)
     except UnicodeDecodeError:
-        raise ValueError(f"{name}: Cannot safely read a binary ply file using a Text stream; open it as 'rb'.") from None
+        raise ValueError(as_text) from None
     header, body_start, num_lines = _read_header(content, name)
     body = memoryview(content)[body_start:]
     if header.byte_order and isinstance(f, io.TextIOBase):
-        raise ValueError(f"{name}: Cannot safely read a binary ply file using a Text stream; open it as 'rb'.")
+        raise ValueError(as_text)
     if header.byte_order:
         _BinaryBody(header, body).read()
     else:
@@ -178,7 +179,7 @@ def _parse_element(words: list[str], line: str, where: str) -> PlyElement:
 def _parse_property(words: list[str], line: str, where: str, element: PlyElement) -> PlyProperty:
     is_list = len(words) == 4 and words[0] == "list"
     if not is_list and (len(words) != 2 or words[0] == "list"):
-        raise ValueError(f"{where}: Invalid line: {line!r}; expected 'property TYPE NAME' or 'property list TYPE TYPE NAME'")
+        raise ValueError(f"{where}: Invalid line: {line!r}; expected 'property [list TYPE] TYPE NAME'")
     *types, name = words[1:] if is_list else words
     for data_type in types:
         if data_type not in _TYPES:
@@ -216,9 +217,8 @@ class _AsciiBody:
             rows = slice(first, first + element.count)
             present = len(self.line_of_row[rows])
             if present < element.count:
-                raise ValueError(
-                    f"{self.ply.name}: Not enough data for {element.name}. Expected {element.count} lines, got {present}"
-                )
+                wanted = f"Expected {element.count} lines, got {present}"
+                raise ValueError(f"{self.ply.name}: Not enough data for {element.name}. {wanted}")
             self.ply.columns[element.name] = self._columns(element, rows)
             first += element.count
         if first < len(self.line_of_row):
@@ -264,18 +264,14 @@ class _AsciiBody:
         )
         return columns
 
-    def _cast(
-        self, values: np.ndarray, prop: PlyProperty, rows: slice, row_of: np.ndarray | None = None
-    ) -> np.ndarray:
+    def _cast(self, values: np.ndarray, prop: PlyProperty, rows: slice, row_of: np.ndarray | None = None) -> np.ndarray:
         """`values` in the type of the property, which must hold them; value i is of row i or `row_of[i]`."""
         result = cast(values, prop.dtype)
         if prop.dtype.kind != "f" and (lost := result != values).any():
             bad = int(np.argmax(lost))
             row = bad if row_of is None else int(row_of[bad])
-            self._fail(
-                rows.start + row,
-                f"Bad numerical data. Expected a whole number of type {prop.data_type} for {prop.name}, got {values[bad]:g}",
-            )
+            wanted = f"a whole number of type {prop.data_type} for {prop.name}"
+            self._fail(rows.start + row, f"Bad numerical data. Expected {wanted}, got {values[bad]:g}")
         return result
 
     def _check(self, good: np.ndarray, rows: slice, message: str) -> None:
@@ -320,7 +316,7 @@ class _BinaryBody:
     def _equal_lists(self, element: PlyElement) -> dict[str, np.ndarray | ListColumn] | None:
         """The columns if in every row the lists are as long as in the first one, else None and nothing is read."""
         layout: list[Any] = []
-        offsets, lengths = self._walk_rows(element, 1)
+        _, lengths = self._walk_rows(element, 1)
         for k, prop in enumerate(element.properties):
             if prop.list_type:
                 layout.append((f"length {k}", self._dtype(prop.list_type)))
@@ -360,7 +356,8 @@ class _BinaryBody:
         """For each row and property, where its numbers start and how many there are."""
         at, size = self.at, len(self.body)
         readers = [
-            (struct.Struct(self._struct(p.list_type)) if p.list_type else None, p.dtype.itemsize) for p in element.properties
+            (struct.Struct(self._struct(p.list_type)) if p.list_type else None, p.dtype.itemsize)
+            for p in element.properties
         ]
         offsets, lengths = [], []
         for row in range(num_rows):
@@ -372,7 +369,9 @@ class _BinaryBody:
                         self._too_short(element, row)
                     (length,) = length_reader.unpack_from(self.body, at)
                     if length < 0:
-                        raise ValueError(f"{self.ply.name}, {element.name} {row}: expected a list length >= 0, got {length}")
+                        raise ValueError(
+                            f"{self.ply.name}, {element.name} {row}: expected a list length >= 0, got {length}"
+                        )
                     at += length_reader.size
                 row_offsets.append(at)
                 row_lengths.append(length)
@@ -387,9 +386,8 @@ class _BinaryBody:
         return self.ply.byte_order + self._dtype(data_type).char
 
     def _too_short(self, element: PlyElement, rows: int) -> NoReturn:
-        raise ValueError(
-            f"{self.ply.name}: Not enough data for {element.name}. Expected {element.count} rows, the file ends in row {rows}"
-        )
+        wanted = f"Expected {element.count} rows, the file ends in row {rows}"
+        raise ValueError(f"{self.ply.name}: Not enough data for {element.name}. {wanted}")
 
 
 def _empty(prop: PlyProperty) -> np.ndarray | ListColumn:

@@ -91,7 +91,9 @@ def _numbers(words: list[str], count: int, keyword: str, where: str) -> list[flo
     except ValueError:
         values = []
     if len(values) not in (1, count):
-        raise ValueError(f"{where}: expected {count} number{'s' * (count > 1)} after {keyword!r}, got {' '.join(words)!r}")
+        raise ValueError(
+            f"{where}: expected {count} number{'s' * (count > 1)} after {keyword!r}, got {' '.join(words)!r}"
+        )
     return values * count if len(values) == 1 else values
 
 
@@ -196,8 +198,8 @@ def make_mesh_texture_atlas(
     if not material_properties and not texture_images:
         return atlas
 
-    names, name_of_face = np.unique(face_material_names, return_inverse=True)
-    name_of_face = torch.from_numpy(name_of_face.reshape(-1)).to(device)
+    names, inverse = np.unique(face_material_names, return_inverse=True)
+    name_of_face = torch.from_numpy(inverse.reshape(-1)).to(device)
     index_of = {str(name): i for i, name in enumerate(names)}
     for name, properties in (material_properties or {}).items():
         if name in index_of and "diffuse_color" in properties:
@@ -210,7 +212,8 @@ def make_mesh_texture_atlas(
     outside = (corner_uvs[has_uvs] > 1).any() or (corner_uvs[has_uvs] < 0).any()
     if texture_wrap == "repeat" and outside:
         warnings.warn(
-            "Texture UV coordinates outside the range [0, 1]. The integer part will be ignored to form a repeating pattern.",
+            "Texture UV coordinates outside the range [0, 1]. "
+            "The integer part will be ignored to form a repeating pattern.",
             stacklevel=2,
         )
     elif texture_wrap == "clamp":
@@ -219,7 +222,9 @@ def make_mesh_texture_atlas(
         chosen = has_uvs & (name_of_face == index_of.get(name, -1))
         if chosen.any():
             uvs = texel_uvs(corner_uvs[chosen], R)
-            atlas[chosen] = _sample(image[..., :3].flip(0).to(uvs), uvs % 1 if texture_wrap == "repeat" and outside else uvs)
+            atlas[chosen] = _sample(
+                image[..., :3].flip(0).to(uvs), uvs % 1 if texture_wrap == "repeat" and outside else uvs
+            )
     return atlas
 
 

@@ -68,7 +68,8 @@ def load_obj(
 
     Polygons become fans of triangles around their first corner. Corners may be `v`, `v/vt`, `v//vn`, `v/vt/vn`, with
     indices from 1 or negative, counted back from the line of the face. Lines may end in LF, CRLF or CR and continue
-    with a backslash. Material files and images are looked for in the folder of the OBJ file; missing ones are a warning.
+    with a backslash. Material files and images are looked for in the folder of the OBJ file; missing ones are a
+    warning.
 
     Args:
         f: path, or file object (its materials are looked for in the current folder).
@@ -193,7 +194,9 @@ def load_objs_as_meshes(
     from recon_engine.structures import Meshes, join_meshes_as_batch
 
     if is_path(files):
-        raise TypeError(f"load_objs_as_meshes: files must be a list of paths, got {file_name(files)!r}; put it in a list")
+        raise TypeError(
+            f"load_objs_as_meshes: files must be a list of paths, got {file_name(files)!r}; put it in a list"
+        )
     meshes = []
     for f in files:
         verts, faces, aux = load_obj(

@@ -54,7 +54,9 @@ class _Parser:
     def __init__(self, content: bytes, name: str) -> None:
         self.name = name
         if not content or content.isspace():
-            raise ValueError(f"{name}: Premature end of file: it is empty, expected OFF and the numbers of vertices and faces")
+            raise ValueError(
+                f"{name}: Premature end of file: it is empty, expected OFF and the numbers of vertices and faces"
+            )
         if b"\0" in content:
             raise ValueError(f"{name}: expected OFF text, got binary data (a zero byte at {content.index(0)})")
         if b"\n" not in content:
@@ -109,7 +111,9 @@ class _Parser:
         counts = self.row_counts[1 : 1 + num_verts]
         if counts[0] not in (3, 6, 7) or (counts != counts[0]).any():
             row = int(np.argmax(counts != counts[0]))
-            self._fail(1 + row, f"Bad vertex data. Expected 3 numbers and a colour of none, 3 or 4, got {counts[row]} numbers")
+            self._fail(
+                1 + row, f"Bad vertex data. Expected 3 numbers and a colour of none, 3 or 4, got {counts[row]} numbers"
+            )
         start = self.row_starts[1]
         rows = cast(self.values[start : start + num_verts * counts[0]].reshape(num_verts, -1), np.float32)
         return rows[:, :3], self._colors(rows[:, 3:], first_row=1, skip=3)
@@ -191,7 +195,9 @@ def save_off(
     Raises:
         ValueError: where a tensor has the wrong shape.
     """
-    verts_colors, faces, faces_colors = (t if t is not None and len(t) else None for t in (verts_colors, faces, faces_colors))
+    verts_colors, faces, faces_colors = (
+        t if t is not None and len(t) else None for t in (verts_colors, faces, faces_colors)
+    )
     if len(verts) and (verts.dim() != 2 or verts.shape[1] != 3):
         raise ValueError(
             f"Argument 'verts' should either be empty or of shape (num_verts, 3). Got {tuple(verts.shape)}."
@@ -206,7 +212,9 @@ def save_off(
         if colors.dim() != 2 or colors.shape[1] not in (3, 4):
             raise ValueError(f"{name} should have shape ({len(of)}, C) with C 3 or 4. Got {tuple(colors.shape)}.")
         if len(colors) != len(of):
-            raise ValueError(f"{name} should have the same length as {name.split('_')[0]}, {len(of)}. Got {len(colors)}.")
+            raise ValueError(
+                f"{name} should have the same length as {name.split('_')[0]}, {len(of)}. Got {len(colors)}."
+            )
 
     number = "%f" if decimal_places is None else f"%.{int(decimal_places)}f"
     rows = verts if verts_colors is None else torch.cat([verts, verts_colors.to(verts)], dim=1)

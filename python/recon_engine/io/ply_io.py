@@ -73,7 +73,9 @@ def load_ply_mesh(f: Any, path_manager: Any = None) -> PlyMesh:
     if verts is None:
         raise ValueError(f"{ply.name}: Invalid vertices in file. Expected the properties x, y and z")
     colors = _vertex_columns(ply, "red", "green", "blue")
-    if colors is not None and all(ply.columns["vertex"][c].dtype.itemsize == 1 for c in ("red", "green", "blue")):
+    vertex = next(element for element in ply.elements if element.name == "vertex")
+    sizes = {prop.dtype.itemsize for prop in vertex.properties if prop.name in ("red", "green", "blue")}
+    if colors is not None and sizes == {1}:
         colors = (1.0 / 255) * colors
     return PlyMesh(
         file=ply,
@@ -86,12 +88,15 @@ def load_ply_mesh(f: Any, path_manager: Any = None) -> PlyMesh:
 
 
 def _vertex_columns(ply: PlyFile, *names: str) -> Tensor | None:
-    columns = [ply.columns["vertex"].get(name) for name in names]
-    if any(column is None for column in columns):
-        return None
-    if any(isinstance(column, ListColumn) for column in columns):
-        raise ValueError(f"{ply.name}: Invalid vertices in file: did not expect list. It is one of {', '.join(names)}")
-    return torch.from_numpy(np.stack([cast(column, np.float32) for column in columns], axis=1))
+    columns = []
+    for name in names:
+        column = ply.columns["vertex"].get(name)
+        if column is None:
+            return None
+        if isinstance(column, ListColumn):
+            raise ValueError(f"{ply.name}: Invalid vertices in file: did not expect list. It is {name}")
+        columns.append(cast(column, np.float32))
+    return torch.from_numpy(np.stack(columns, axis=1))
 
 
 def _faces(ply: PlyFile, num_verts: int) -> Tensor | None:
@@ -209,9 +214,9 @@ def _encode(
         if ascii:
             parts.append(format_rows("3 %d %d %d\n", corners).encode())
         else:
-            rows = np.empty(len(corners), dtype=[("count", np.uint8), ("corners", np.uint32, 3)])
-            rows["count"], rows["corners"] = 3, corners
-            parts.append(rows.tobytes())
+            table = np.empty(len(corners), dtype=[("count", np.uint8), ("corners", np.uint32, 3)])
+            table["count"], table["corners"] = 3, corners
+            parts.append(table.tobytes())
     return b"".join(parts)
 
 

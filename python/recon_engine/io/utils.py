@@ -55,7 +55,7 @@ def read_file(f: Any, path_manager: Any = None) -> bytes:
     if is_path(f):
         opener = path_manager if isinstance(f, str) and path_manager is not None else LocalPaths()
         with opener.open(f, "rb") as opened:
-            return opened.read()
+            return bytes(opened.read())
     if not hasattr(f, "read"):
         raise TypeError(f"load: expected a path or an object with a read method, got {type(f).__name__}")
     content = f.read()

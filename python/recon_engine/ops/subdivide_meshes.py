@@ -118,12 +118,12 @@ class SubdivideMeshes(nn.Module):
             mesh_of = meshes.faces_packed_to_mesh_idx()
             faces = meshes.faces_packed() - first_vert[mesh_of, None]
             mid = meshes.faces_packed_to_edges_packed() + edge_shift[mesh_of, None]
-            children = _child_faces(faces, mid).split(meshes.num_faces_per_mesh().tolist(), dim=1)
+            children = torch.split(_child_faces(faces, mid), meshes.num_faces_per_mesh().tolist(), dim=1)
             new_faces = [child.reshape(-1, 3) for child in children]
 
         def with_midpoints(values: Tensor) -> list[Tensor]:
-            middles = values[edges].mean(dim=1).split(num_edges)
-            return [torch.cat(pair) for pair in zip(values.split(num_verts), middles, strict=True)]
+            middles = torch.split(values[edges].mean(dim=1), num_edges)
+            return [torch.cat(pair) for pair in zip(torch.split(values, num_verts), middles, strict=True)]
 
         new_meshes = Meshes(verts=with_midpoints(verts), faces=new_faces)
         if feats is None:

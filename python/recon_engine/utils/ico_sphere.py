@@ -32,8 +32,8 @@ def ico_sphere(level: int = 0, device: torch.device | str | None = None) -> Mesh
     """A unit icosphere as one mesh, with faces counter-clockwise seen from outside.
 
     Vertices and faces have PyTorch3D's values and order, so results of scripts that index them stay the same. The
-    corners of level 0 are PyTorch3D's rounded constants (their length is 1 within 4e-5); from level 1 on every vertex is
-    normalised. Levels up to 7 are computed once for each process and copied.
+    corners of level 0 are PyTorch3D's rounded constants (their length is 1 within 4e-5); from level 1 on every vertex
+    is normalised. Levels up to 7 are computed once per process and copied.
 
     Args:
         level: how often each face is split in four: 20 * 4**level faces, 10 * 4**level + 2 vertices.
@@ -63,9 +63,9 @@ def _sphere(level: int) -> tuple[Tensor, Tensor]:
     if level == 0:
         return torch.tensor(_BASE_VERTS, dtype=torch.float32), torch.tensor(_BASE_FACES, dtype=torch.int64)
     verts, faces = _cached_sphere(level - 1) if level <= _MAX_CACHED_LEVEL else _sphere(level - 1)
-    edges, faces = _split_faces(faces.numpy(), len(verts))
+    edges, children = _split_faces(faces.numpy(), len(verts))
     verts = torch.cat([verts, verts[torch.from_numpy(edges)].mean(dim=1)])
-    return verts / verts.norm(p=2, dim=1, keepdim=True), torch.from_numpy(faces)
+    return verts / verts.norm(p=2, dim=1, keepdim=True), torch.from_numpy(children)
 
 
 @functools.cache
