@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gc
 import runpy
 import warnings
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -229,6 +231,49 @@ def test_topology_is_shared_by_everything_that_keeps_the_faces(device):
         assert copy.faces_packed() is meshes.faces_packed()
     assert meshes.offset_verts_(torch.ones(13, 3, device=device)).topology() is topology
     assert meshes.scale_verts_(2.0).topology() is topology
+
+
+@pytest.mark.parametrize("is_padded", [False, True])
+def test_topology_of_the_same_face_tensors_is_found_again(is_padded):
+    verts, faces = torch.rand(2, 4, 3), torch.stack([TETRAHEDRON, TETRAHEDRON.flip(0)])
+    given = (verts, faces) if is_padded else (list(verts), list(faces))
+    meshes = Meshes(*given)
+    again = Meshes(verts + 1 if is_padded else list(verts + 1), given[1])
+    assert again.topology() is meshes.topology()
+    torch.testing.assert_close(again.verts_packed(), meshes.verts_packed() + 1)
+    more = torch.rand(2, 5, 3)
+    assert Meshes(more if is_padded else list(more), given[1]).topology() is not meshes.topology()
+    equal = faces.clone()
+    assert Meshes(given[0], equal if is_padded else list(equal)).topology() is not meshes.topology()
+    # Faces that were changed in place are other faces.
+    again = Meshes(*given)
+    old_edges = again.faces_packed_to_edges_packed().clone()
+    faces[0, 0] = torch.tensor([0, 1, 2])
+    changed = Meshes(*given)
+    assert changed.topology() is not again.topology()
+    assert not torch.equal(changed.faces_packed_to_edges_packed(), old_edges)
+    faces[1, 0] = 9
+    with pytest.raises(ValueError, match="has index 9"):
+        Meshes(*given)
+
+
+def test_topologies_are_not_kept_alive():
+    faces = TETRAHEDRON.clone()
+    topology = weakref.ref(Meshes([torch.rand(4, 3)], [faces]).topology())
+    assert topology() is None
+    meshes = Meshes([torch.rand(4, 3)], [faces])
+    tensor, topology = weakref.ref(faces), weakref.ref(meshes.topology())
+    del faces, meshes
+    gc.collect()
+    assert topology() is None
+    assert tensor() is None
+
+
+def test_inference_mode():
+    with torch.inference_mode():
+        faces = TETRAHEDRON.clone()
+        for _ in range(2):
+            assert Meshes([torch.rand(4, 3)], [faces]).edges_packed().shape == (6, 2)
 
 
 def test_clone_shares_no_tensor():

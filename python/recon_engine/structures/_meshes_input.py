@@ -1,15 +1,42 @@
-"""Checks of what `Meshes` is built from. They run once for each construction, for the whole batch at a time."""
+"""Checks of what `Meshes` is built from, and the topology of faces that were seen before.
+
+Scripts often build a new `Meshes` in every step from new vertices and the same face tensors. The topology of such
+faces is found again, so that they are neither checked nor sorted into edges a second time.
+"""
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from .topology import Topology
 from .utils import padded_to_packed
+
+# From the first face tensor of a batch to the last topology that was made from it. Both are held weakly: a topology
+# lives as long as the meshes that use it.
+_seen: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+def _seen_topology(faces: Sequence[Tensor], num_verts: list[int]) -> Topology | None:
+    """The topology of exactly these face tensors, unchanged since, for as many vertices; None when there is none."""
+    reference = _seen.get(faces[0])
+    topology: Topology | None = reference() if reference is not None else None
+    if topology is None or topology.num_verts != num_verts or len(topology.sources) != len(faces):
+        return None
+    is_same = all(a is b and a._version == v for a, (b, v) in zip(faces, topology.sources, strict=True))
+    return topology if is_same else None
+
+
+def _remember(faces: Sequence[Tensor], topology: Topology) -> None:
+    # Inference tensors do not count their changes.
+    if not any(f.is_inference() for f in faces):
+        topology.sources = [(f, f._version) for f in faces]
+        _seen[faces[0]] = weakref.ref(topology)
 
 
 def topology_and_verts(verts: Any, faces: Any) -> tuple[Topology, list[Tensor] | Tensor]:
@@ -52,8 +79,12 @@ def _from_lists(verts: list[Tensor], faces: list[Tensor]) -> tuple[Topology, lis
     dtype = next(iter(dtypes), verts[0].dtype)
     _check_floating(dtype)
     verts = [v if v.dtype == dtype else v.to(dtype) for v in verts]
-    faces = _without_padding([_int64(f, "faces") for f in faces], [len(v) for v in verts])
-    topology = Topology([len(v) for v in verts], [len(f) for f in faces], faces_list=faces, device=device)
+    num_verts = [len(v) for v in verts]
+    topology = _seen_topology(faces, num_verts)
+    if topology is None:
+        checked = _without_padding([_int64(f, "faces") for f in faces], num_verts)
+        topology = Topology(num_verts, [len(f) for f in checked], faces_list=checked, device=device)
+        _remember(faces, topology)
     return topology, verts
 
 
@@ -70,15 +101,12 @@ def _from_padded(verts: Tensor, faces: Tensor) -> tuple[Topology, Tensor]:
         raise ValueError(f"Meshes: verts and faces must have the same batch size, got {len(verts)} and {len(faces)}")
     _check_floating(verts.dtype)
     N, V, _ = verts.shape
-    faces = _int64(faces, "faces")
-    num_faces = [faces.shape[1]] * N
-    if faces.numel():
-        low, high = torch.stack(torch.aminmax(faces)).tolist()
-        if low < 0:
-            num_faces = _rows_before_padding(faces)
-        if high >= V:
-            raise _out_of_range(high, V)
-    return Topology([V] * N, num_faces, faces_padded=faces, device=verts.device), verts
+    topology = _seen_topology([faces], [V] * N)
+    if topology is None:
+        indices = _int64(faces, "faces")
+        topology = Topology([V] * N, _face_counts(indices, V), faces_padded=indices, device=verts.device)
+        _remember([faces], topology)
+    return topology, verts
 
 
 def _rows(tensor: Any, name: str, n: int) -> Tensor:
@@ -126,8 +154,15 @@ def _without_padding(faces: list[Tensor], num_verts: Sequence[int]) -> list[Tens
     return faces
 
 
-def _rows_before_padding(faces: Tensor) -> list[int]:
-    """The number of faces of each mesh of a padded tensor whose padding is at the end."""
+def _face_counts(faces: Tensor, num_verts: int) -> list[int]:
+    """The number of faces of each mesh of a padded tensor, with indices in range and padding at the end."""
+    if faces.numel() == 0:
+        return [faces.shape[1]] * len(faces)
+    low, high = torch.stack(torch.aminmax(faces)).tolist()
+    if high >= num_verts:
+        raise _out_of_range(high, num_verts)
+    if low >= 0:
+        return [faces.shape[1]] * len(faces)
     is_face = (faces >= 0).all(2)
     if bool((~is_face[:, :-1] & is_face[:, 1:]).any()):
         raise ValueError("Padding of faces must be at the end: a row of -1 comes before a face.")

@@ -38,8 +38,9 @@ class Meshes:
         ValueError: wrong shapes, dtypes or devices, an index outside of the vertices, padding that is not at the end,
             textures of another size.
 
-    Construction reads the faces once to check them. On CUDA this waits for the device once; the meshes that methods
-    derive (`offset_verts`, `clone`, `extend`, indexing, ...) are not checked again and never wait.
+    Construction reads the faces once to check them, which on CUDA waits for the device. Meshes that methods derive
+    (`offset_verts`, `clone`, `extend`, indexing, ...), and new ones that are built from the same face tensors while
+    older ones live, share what is known of the faces: they are not checked again and do not wait.
 
     Example:
         >>> tetrahedron = torch.tensor([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]])

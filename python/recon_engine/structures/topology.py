@@ -71,6 +71,8 @@ class Topology:
         self.max_verts = max(self.num_verts, default=0)
         self.max_faces = max(self.num_faces, default=0)
         self.equisized = len(set(self.num_verts)) == 1 and len(set(self.num_faces)) == 1
+        # The face tensors that the user gave, with their version counters; kept by whoever looks topologies up.
+        self.sources: list[tuple[Tensor, int]] = []
         self._laplacians: dict[torch.dtype, Tensor] = {}
         # What was given takes the place of the field that would compute it.
         if faces_list is not None:
@@ -99,7 +101,7 @@ class Topology:
             elif isinstance(value, tuple):
                 value = tuple(indices.to(device) for indices in value)
             moved.__dict__[name] = value
-        moved.device = device
+        moved.device, moved.sources = device, []
         return moved
 
     # Packing
