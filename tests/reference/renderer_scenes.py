@@ -48,9 +48,8 @@ def tetrahedron() -> tuple[torch.Tensor, torch.Tensor]:
 
 def cameras_of(lib: SimpleNamespace, kind: str) -> Any:
     """Three cameras of a kind."""
-    R, T = lib.renderer.look_at_view_transform(
-        dist=torch.tensor([2.5, 3.0, 4.0]), elev=torch.tensor([10.0, -30.0, 75.0]), azim=torch.tensor([20.0, 150.0, 0.0])
-    )
+    elev, azim = torch.tensor([10.0, -30.0, 75.0]), torch.tensor([20.0, 150.0, 0.0])
+    R, T = lib.renderer.look_at_view_transform(torch.tensor([2.5, 3.0, 4.0]), elev, azim)
     size = torch.tensor([[48, 80], [48, 80], [48, 80]])
     focal, point = uniform(1, 3, 2, low=1.0, high=2.0), uniform(2, 3, 2, low=-0.2, high=0.2)
     pixel_focal, pixel_point = focal * 24.0, torch.tensor([[40.0, 24.0]]) + point * 24.0
@@ -256,9 +255,7 @@ def shader_scene(lib: SimpleNamespace, name: str) -> dict[str, torch.Tensor]:
     verts, faces = torus()
     verts = verts.clone().requires_grad_()
     features = uniform(25, 2, len(verts), 3, low=0.0).requires_grad_()
-    meshes = lib.structures.Meshes(
-        [verts, verts * 0.5], [faces, faces], textures=lib.renderer.TexturesVertex(features)
-    )
+    meshes = lib.structures.Meshes([verts, verts * 0.5], [faces, faces], textures=lib.renderer.TexturesVertex(features))
     cameras = cameras_of(lib, "fov_perspective")[[0, 1]]
     single_zfar = {"zfar": 12.0} if "Depth" in name else {}
     shader = getattr(lib.shader, name)(

@@ -35,9 +35,7 @@ def test_opencv_from_cameras_in_pixels():
     flip = torch.tensor([-1.0, -1.0, 1.0])
     size = torch.tensor([[32, 48], [32, 48]])
     focal, point = torch.stack((K[:, 0, 0], K[:, 1, 1]), 1), K[:, :2, 2]
-    cameras = PerspectiveCameras(
-        focal, point, R.transpose(1, 2) * flip, tvec * flip, in_ndc=False, image_size=size
-    )
+    cameras = PerspectiveCameras(focal, point, R.transpose(1, 2) * flip, tvec * flip, in_ndc=False, image_size=size)
     for got, want in zip(_opencv_from_cameras_projection(cameras, size), (R, tvec, K), strict=True):
         torch.testing.assert_close(got, want)
 

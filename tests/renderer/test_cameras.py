@@ -125,8 +125,9 @@ def test_calibration_matrix_replaces_parameters():
         K = cameras.get_projection_transform().get_matrix().transpose(1, 2)
         other = type(cameras)(K=K, R=R, T=T)
         points = torch.randn(3, 4, 3)
-        torch.testing.assert_close(other.get_full_projection_transform().transform_points(points),
-                                   cameras.transform_points(points))
+        torch.testing.assert_close(
+            other.get_full_projection_transform().transform_points(points), cameras.transform_points(points)
+        )
         with pytest.raises(ValueError, match=r"Expected K to have shape of \(3, 4, 4\); got \(1, 4, 4\)"):
             cameras.get_projection_transform(K=K[:1])
 
@@ -144,8 +145,9 @@ def test_parameters_in_the_call_override_and_extrinsics_stay():
 def test_camera_center():
     R, T = pose()
     center = PerspectiveCameras(R=R, T=T).get_camera_center()
-    torch.testing.assert_close(get_world_to_view_transform(R, T).transform_points(center[:, None]),
-                               torch.zeros(3, 1, 3), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        get_world_to_view_transform(R, T).transform_points(center[:, None]), torch.zeros(3, 1, 3), atol=1e-6, rtol=0
+    )
 
 
 @pytest.mark.parametrize("kind", [FoVPerspectiveCameras, PerspectiveCameras])
@@ -165,8 +167,13 @@ def test_indexing_and_clone():
     for cameras in all_cameras():
         points = torch.randn(3, 4, 3)
         whole = cameras.transform_points(points)
-        for index, rows in ((1, [1]), ([2, 0], [2, 0]), (torch.tensor([True, False, True]), [0, 2]),
-                            (torch.tensor([1, 1]), [1, 1]), (-1, [2])):
+        for index, rows in (
+            (1, [1]),
+            ([2, 0], [2, 0]),
+            (torch.tensor([True, False, True]), [0, 2]),
+            (torch.tensor([1, 1]), [1, 1]),
+            (-1, [2]),
+        ):
             chosen = cameras[index]
             assert type(chosen) is type(cameras)
             torch.testing.assert_close(chosen.transform_points(points[rows]), whole[rows])

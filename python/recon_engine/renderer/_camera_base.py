@@ -151,6 +151,7 @@ class CamerasBase(TensorProperties):
         return type(self)(**kwargs)
 
     def _index_rows(self, index: int | list[int] | Tensor) -> list[int] | Tensor:
+        rows: list[int] | Tensor
         if isinstance(index, Tensor) and index.dtype == torch.bool:
             if index.shape != (len(self),):
                 raise ValueError(f"Boolean index of shape {tuple(index.shape)} does not match cameras, {len(self)}")

@@ -88,11 +88,17 @@ def _pulsar_from_opencv_projection(
     """
     tvec = tvec[..., None] if tvec.dim() == 2 else tvec
     N = camera_matrix.shape[0]
-    for name, value, shape in (("camera_matrix", camera_matrix, (N, 3, 3)), ("R", R, (N, 3, 3)), ("tvec", tvec, (N, 3, 1))):
+    for name, value, shape in (
+        ("camera_matrix", camera_matrix, (N, 3, 3)),
+        ("R", R, (N, 3, 3)),
+        ("tvec", tvec, (N, 3, 1)),
+    ):
         if tuple(value.shape) != shape:
             raise ValueError(f"{name} must have shape {shape}; got {tuple(value.shape)}")
     if not bool((image_size > 0).all()) or not bool((image_size == image_size[:1]).all()):
-        raise ValueError(f"image_size must hold the same positive (height, width) for the whole batch; got {image_size}")
+        raise ValueError(
+            f"image_size must hold the same positive (height, width) for the whole batch; got {image_size}"
+        )
     height, width = image_size.to(R)[0]
     fx, fy = camera_matrix[:, 0, 0, None], camera_matrix[:, 1, 1, None]
     if bool(((fx / fy - 1.0).abs() > 0.01).any()):

@@ -91,9 +91,7 @@ class FoVPerspectiveCameras(CamerasBase):
         super().__init__(device=device, znear=znear, zfar=zfar, aspect_ratio=aspect_ratio, fov=fov, R=R, T=T, K=K)
         self.degrees = degrees
 
-    def compute_projection_matrix(
-        self, znear: Any, zfar: Any, fov: Any, aspect_ratio: Any, degrees: bool
-    ) -> Tensor:
+    def compute_projection_matrix(self, znear: Any, zfar: Any, fov: Any, aspect_ratio: Any, degrees: bool) -> Tensor:
         """The calibration K (N, 4, 4) for column vectors; arguments as in `__init__`."""
         znear, zfar, fov, aspect_ratio = self._floats(znear, zfar, fov, aspect_ratio)
         scale_y = torch.tan(fov * (0.5 * math.pi / 180.0 if degrees else 0.5)).reciprocal()
@@ -114,7 +112,7 @@ class FoVPerspectiveCameras(CamerasBase):
             K = self.compute_projection_matrix(*(kwargs.get(name, getattr(self, name)) for name in names))
         return from_calibration(K)
 
-    def unproject_points(  # type: ignore[override]
+    def unproject_points(
         self, xy_depth: Tensor, world_coordinates: bool = True, scaled_depth_input: bool = False, **kwargs: Any
     ) -> Tensor:
         """Map (x_ndc, y_ndc, depth) to the world or to view space.
@@ -218,7 +216,7 @@ class FoVOrthographicCameras(CamerasBase):
             K = self.compute_projection_matrix(*(kwargs.get(name, getattr(self, name)) for name in names))
         return from_calibration(K)
 
-    def unproject_points(  # type: ignore[override]
+    def unproject_points(
         self, xy_depth: Tensor, world_coordinates: bool = True, scaled_depth_input: bool = False, **kwargs: Any
     ) -> Tensor:
         """Map (x_ndc, y_ndc, depth) to the world or to view space; arguments as in `FoVPerspectiveCameras`."""
@@ -251,6 +249,7 @@ class _CalibratedCameras(CamerasBase):
 
     focal_length: Tensor
     principal_point: Tensor
+    image_size: Any
     _in_ndc: bool
 
     def __init__(
@@ -276,7 +275,7 @@ class _CalibratedCameras(CamerasBase):
             in_ndc: whether focal length and principal point are in NDC and not in pixels.
             image_size: (N, 2) or (1, 2) (height, width); needed when in_ndc is False.
         """
-        sized = {} if image_size is None else {"image_size": image_size}
+        sized: dict[str, Any] = {} if image_size is None else {"image_size": image_size}
         super().__init__(
             device=device,
             focal_length=focal_length,
@@ -290,7 +289,9 @@ class _CalibratedCameras(CamerasBase):
         if image_size is None:
             self.image_size = None
         elif self.image_size.shape[-1] != 2 or bool((self.image_size < 1).any()):
-            raise ValueError(f"Image_size provided has invalid values; expected positive (height, width), got {image_size}")
+            raise ValueError(
+                f"Image_size provided has invalid values; expected positive (height, width), got {image_size}"
+            )
         focal = self.focal_length
         self.focal_length = (focal[:, None] if focal.ndim == 1 else focal).expand(-1, 2)
 
@@ -324,7 +325,9 @@ class _CalibratedCameras(CamerasBase):
 
     def _unprojection(self, world_coordinates: bool, from_ndc: bool, kwargs: dict[str, Any]) -> Transform3d:
         transform = (
-            self.get_full_projection_transform(**kwargs) if world_coordinates else self.get_projection_transform(**kwargs)
+            self.get_full_projection_transform(**kwargs)
+            if world_coordinates
+            else self.get_projection_transform(**kwargs)
         )
         if from_ndc:
             transform = transform.compose(self.get_ndc_camera_transform(**kwargs))
@@ -348,7 +351,7 @@ class PerspectiveCameras(_CalibratedCameras):
             K = stack_matrix(entries, self._N)
         return from_calibration(K)
 
-    def unproject_points(  # type: ignore[override]
+    def unproject_points(
         self, xy_depth: Tensor, world_coordinates: bool = True, from_ndc: bool = False, **kwargs: Any
     ) -> Tensor:
         """Map (x, y, z_view) to the world or to view space.
@@ -381,7 +384,7 @@ class OrthographicCameras(_CalibratedCameras):
             K = stack_matrix(entries, self._N)
         return from_calibration(K)
 
-    def unproject_points(  # type: ignore[override]
+    def unproject_points(
         self, xy_depth: Tensor, world_coordinates: bool = True, from_ndc: bool = False, **kwargs: Any
     ) -> Tensor:
         """Map (x, y, z_view) to the world or to view space; arguments as in `PerspectiveCameras`."""

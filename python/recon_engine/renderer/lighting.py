@@ -170,15 +170,18 @@ class PointLights(TensorProperties):
         """The location in a shape that broadcasts with points (P, 3) or (N, ..., 3)."""
         return _spread(self.location, points)
 
+    def _direction(self, points: Tensor) -> Tensor:
+        location = self.reshape_location(points)
+        location, points = convert_to_tensors_and_broadcast(location, points, device=points.device)
+        return location - points
+
     def diffuse(self, normals: Tensor, points: Tensor) -> Tensor:
         """The diffuse term at `points`."""
-        direction = self.reshape_location(points) - points
-        return diffuse(normals=normals, color=self.diffuse_color, direction=direction)
+        return diffuse(normals=normals, color=self.diffuse_color, direction=self._direction(points))
 
     def specular(self, normals: Tensor, points: Tensor, camera_position: Tensor, shininess: Tensor) -> Tensor:
         """The specular term; arguments as in `specular`."""
-        direction = self.reshape_location(points) - points
-        return specular(points, normals, direction, self.specular_color, camera_position, shininess)
+        return specular(points, normals, self._direction(points), self.specular_color, camera_position, shininess)
 
 
 class AmbientLights(TensorProperties):

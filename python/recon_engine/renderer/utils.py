@@ -28,7 +28,7 @@ class TensorAccessor:
     def __setattr__(self, name: str, value: Any) -> None:
         target = getattr(self.class_object, name)
         if not isinstance(target, Tensor):
-            raise AttributeError(f"Can only set values on attributes which are tensors; got {type(target)!r} for {name}")
+            raise AttributeError(f"Can only set values on attributes which are tensors; got {type(target)!r}: {name}")
         if not isinstance(value, Tensor):
             value = torch.tensor(value, device=target.device, dtype=target.dtype)
         if target.dim() > 1 and value.dim() > 1 and value.shape[1:] != target.shape[1:]:
@@ -99,7 +99,7 @@ class TensorProperties(nn.Module):
         own = {name: value for name, value in vars(self).items() if name not in _MODULE_FIELDS}
         yield from list({**own, **self._parameters, **self._buffers}.items())
 
-    def to(self, device: Device = "cpu") -> TensorProperties:  # type: ignore[override]
+    def to(self, device: Device = "cpu") -> Any:  # type: ignore[override]
         """Move all tensors to `device` in place and return self."""
         target = make_device(device)
         super().to(target)  # parameters and buffers
@@ -109,11 +109,11 @@ class TensorProperties(nn.Module):
         self.device = target
         return self
 
-    def cpu(self) -> TensorProperties:  # type: ignore[override]
+    def cpu(self) -> Any:
         """Move to the CPU in place."""
         return self.to("cpu")
 
-    def cuda(self, device: int | None = None) -> TensorProperties:  # type: ignore[override]
+    def cuda(self, device: int | None = None) -> Any:  # type: ignore[override]
         """Move to a CUDA device in place."""
         return self.to("cuda" if device is None else f"cuda:{device}")
 
@@ -192,12 +192,12 @@ def convert_to_tensors_and_broadcast(
     N = 0 if 0 in sizes else max(sizes)
     if any(size not in (1, N) for size in sizes):
         raise ValueError(f"Got non-broadcastable sizes {sizes!r}")
-    return [
-        tensor if tensor.shape[0] == N else tensor.expand(N, *tensor.shape[1:]) for tensor in tensors
-    ]
+    return [tensor if tensor.shape[0] == N else tensor.expand(N, *tensor.shape[1:]) for tensor in tensors]
 
 
-def ndc_grid_sample(input: Tensor, grid_ndc: Tensor, *, align_corners: bool = False, **grid_sample_kwargs: Any) -> Tensor:
+def ndc_grid_sample(
+    input: Tensor, grid_ndc: Tensor, *, align_corners: bool = False, **grid_sample_kwargs: Any
+) -> Tensor:
     """Sample images at points given in NDC (+X left, +Y up, short side of the image in [-1, 1]).
 
     Args:
@@ -211,9 +211,7 @@ def ndc_grid_sample(input: Tensor, grid_ndc: Tensor, *, align_corners: bool = Fa
     """
     batch, *spatial, dim = grid_ndc.shape
     if batch != input.shape[0]:
-        raise ValueError(
-            f"'input' and 'grid_ndc' have to have the same batch size; got {input.shape[0]} and {batch}"
-        )
+        raise ValueError(f"'input' and 'grid_ndc' have to have the same batch size; got {input.shape[0]} and {batch}")
     if input.ndim != 4:
         raise ValueError(f"'input' has to be a 4-dimensional Tensor; got shape {tuple(input.shape)}")
     if dim != 2:
@@ -243,12 +241,13 @@ def ndc_to_grid_sample_coords(xy_ndc: Tensor, image_size_hw: Sequence[int]) -> T
     return xy_ndc * xy_ndc.new_tensor([-short / width, -short / height])
 
 
-def parse_image_size(image_size: Sequence[int] | int) -> tuple[int, int]:
+def parse_image_size(image_size: Any) -> tuple[int, int]:
     """Return (height, width) for an int or a pair of ints.
 
     Raises:
         ValueError: not one or two positive ints.
     """
+    size: tuple[Any, Any]
     if not isinstance(image_size, (tuple, list)):
         size = (image_size, image_size)
     elif len(image_size) != 2:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..blending import BlendParams
-from .clip import ClippedFaces, ClipFrustum, clip_faces, convert_clipped_rasterization_to_original_faces
+from .clip import ClipFrustum, ClippedFaces, clip_faces, convert_clipped_rasterization_to_original_faces
 from .rasterize_meshes import rasterize_meshes
 from .rasterizer import MeshRasterizer, RasterizationSettings
 from .renderer import MeshRenderer, MeshRendererWithFragments, fused

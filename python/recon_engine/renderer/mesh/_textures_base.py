@@ -43,11 +43,11 @@ class TexturesBase:
         self.device = torch.device(device)
         return self
 
-    def clone(self) -> TexturesBase:
+    def clone(self) -> Any:
         """A copy with tensors of its own, through which gradients flow."""
         return self._map_tensors(torch.clone)
 
-    def detach(self) -> TexturesBase:
+    def detach(self) -> Any:
         """A copy whose tensors share memory with those of self and carry no gradient."""
         return self._map_tensors(torch.detach)
 

@@ -84,8 +84,10 @@ class TexturesUV(TexturesBase):
         if any(image.shape[-1] != maps[0].shape[-1] for image in maps):
             raise ValueError(f"Inconsistent number of channels in maps: {[image.shape[-1] for image in maps]}")
         size = tuple(max(image.shape[axis] for image in maps) for axis in (-3, -2))
-        return pad([self._resize(image, size) for image in maps]) if dims == 4 else torch.stack(
-            [self._resize(image, size) for image in maps]
+        return (
+            pad([self._resize(image, size) for image in maps])
+            if dims == 4
+            else torch.stack([self._resize(image, size) for image in maps])
         )
 
     def _resize(self, image: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -189,7 +191,9 @@ class TexturesUV(TexturesBase):
         """Sample the images at uv (N, A, B, D, 2), from the image map_of_uv (N, A, B, D); returns (N, A, B, D, C)."""
         maps = self.maps_padded()
         if not maps.is_floating_point():
-            raise ValueError(f"TexturesUV maps must be floating point to be sampled, got {maps.dtype}: use maps.float()")
+            raise ValueError(
+                f"TexturesUV maps must be floating point to be sampled, got {maps.dtype}: use maps.float()"
+            )
         # grid_sample wants x, y in [-1, 1] with y downwards.
         xy = (uv * uv.new_tensor([2.0, -2.0]) + uv.new_tensor([-1.0, 1.0])).to(maps.dtype)
         options: dict[str, Any] = {
@@ -347,7 +351,7 @@ class TexturesUV(TexturesBase):
 
 
 def _as_batch(name: str, values: Any, item: tuple[str | int, ...]) -> tuple[list[Tensor] | None, Tensor | None]:
-    """(list, None) or (None, padded) after a check that items have the shape `item`, whose letters stand for any size."""
+    """(list, None) or (None, padded), checked to have items of shape `item`, whose letters stand for any size."""
 
     def fits(tensor: Any, shape: tuple[str | int, ...]) -> bool:
         return (

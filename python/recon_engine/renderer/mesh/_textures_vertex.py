@@ -29,9 +29,7 @@ class TexturesVertex(TexturesBase):
             self._num_verts_per_mesh = [len(item) for item in verts_features]
         elif isinstance(verts_features, Tensor):
             if verts_features.ndim != 3:
-                raise ValueError(
-                    f"Expected verts_features to be of shape (N, V, C); got {tuple(verts_features.shape)}"
-                )
+                raise ValueError(f"Expected verts_features to be of shape (N, V, C); got {tuple(verts_features.shape)}")
             self._verts_features_list = None
             self._verts_features_padded = verts_features
             self.device = verts_features.device

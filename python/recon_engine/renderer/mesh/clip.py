@@ -11,7 +11,7 @@ from torch import Tensor
 
 _SMALLER_TRIANGLE = (3, 4, 0)
 _QUADRILATERAL = ((3, 1, 4), (4, 1, 2))
-"""Corners of the pieces: 0 is the vertex alone on its side, 1 and 2 follow it, 3 lies between 0 and 1, 4 between 0 and 2."""
+"""Corners of the pieces: 0 is the vertex alone on its side, 1 and 2 follow it, 3 cuts edge 0-1 and 4 edge 0-2."""
 
 
 class ClippedFaces:
@@ -136,13 +136,15 @@ def _cut(faces: Tensor, alone: Tensor, frustum: ClipFrustum) -> tuple[Tensor, Te
     order = (alone[:, None] + torch.arange(3, device=faces.device)) % 3
     corners = faces.gather(1, order[:, :, None].expand(-1, -1, 3))
     start, ends = corners[:, :1], corners[:, 1:]
-    # z is linear along an edge: start.z (1 - w) + end.z w = z_clip_value.
-    w = (start[..., 2:] - frustum.z_clip_value) / (start[..., 2:] - ends[..., 2:])
+    plane = frustum.z_clip_value
+    assert plane is not None, "faces are cut only where there is a plane"
+    # z is linear along an edge: start.z (1 - w) + end.z w = plane.
+    w = (start[..., 2:] - plane) / (start[..., 2:] - ends[..., 2:])
     crossings = start * (1 - w) + ends * w
     if frustum.perspective_correct:
         # x and y times z are linear along an edge in space, x and y themselves are not.
         start_xy, ends_xy = start[..., :2] * start[..., 2:], ends[..., :2] * ends[..., 2:]
-        xy = (start_xy * (1 - w) + ends_xy * w) / frustum.z_clip_value
+        xy = (start_xy * (1 - w) + ends_xy * w) / plane
         crossings = torch.cat((xy, crossings[..., 2:]), dim=-1)
     points = torch.cat((corners, crossings), dim=1)
     corner_bary = torch.eye(3, dtype=faces.dtype, device=faces.device)[order]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..utils import parse_image_size
-from .clip import ClippedFaces, ClipFrustum, clip_faces, convert_clipped_rasterization_to_original_faces
+from .clip import ClipFrustum, ClippedFaces, clip_faces, convert_clipped_rasterization_to_original_faces
 
 kEpsilon = 1e-8
 """Smallest area and depth of a face that is drawn."""

@@ -211,11 +211,12 @@ def _to_view(cameras: Any, verts: Tensor, kwargs: dict[str, Any]) -> Tensor:
     if getattr(type(cameras), "get_world_to_view_transform", None) is CamerasBase.get_world_to_view_transform:
         R, T = cameras._extrinsics(kwargs)
         return _affine(verts, R.to(verts.dtype), T.to(verts.dtype))
-    return cameras.get_world_to_view_transform(**kwargs).transform_points(verts)
+    view: Tensor = cameras.get_world_to_view_transform(**kwargs).transform_points(verts)
+    return view
 
 
 def _affine(points: Tensor, linear: Tensor, shift: Tensor) -> Tensor:
-    """points (N, V, 3) @ linear (N or 1, 3, D) + shift (N or 1, D)."""
+    """Return points @ linear + shift for points (N, V, 3), linear (N or 1, 3, D) and shift (N or 1, D)."""
     N = max(points.shape[0], linear.shape[0])
     return torch.baddbmm(shift[:, None, :], points.expand(N, -1, -1), linear.expand(N, -1, -1))
 

@@ -86,7 +86,8 @@ class MeshRenderer(_Renderer):
             if image is not None:
                 return image
         fragments = self.rasterizer(meshes_world, **kwargs)
-        return self.shader(fragments, meshes_world, **kwargs)
+        images: Tensor = self.shader(fragments, meshes_world, **kwargs)
+        return images
 
     def _is_silhouette(self) -> bool:
         """Whether the parts are the plain ones, without hooks that a fused kernel would pass by."""

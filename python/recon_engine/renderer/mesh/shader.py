@@ -47,9 +47,7 @@ class ShaderBase(nn.Module):
     def _get_cameras(self, **kwargs: Any) -> Any:
         cameras = kwargs.get("cameras", self.cameras)
         if cameras is None:
-            raise ValueError(
-                "Cameras must be specified either at initialization or in the forward pass of the shader."
-            )
+            raise ValueError("Cameras must be specified either at initialization or in the forward pass of the shader.")
         return cameras
 
     def _scene(self, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -61,7 +59,8 @@ class ShaderBase(nn.Module):
         }
 
     def _blend_params(self, kwargs: dict[str, Any]) -> BlendParams:
-        return kwargs.get("blend_params", self.blend_params)
+        params: BlendParams = kwargs.get("blend_params", self.blend_params)
+        return params
 
     def _softmax_blend(self, colors: Tensor, fragments: Fragments, kwargs: dict[str, Any]) -> Tensor:
         cameras = self._get_cameras(**kwargs)

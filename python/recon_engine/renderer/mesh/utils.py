@@ -66,7 +66,7 @@ class _Item(NamedTuple):
     """A rectangle in the queue. The order of the fields is that of the queue: the longest comes first."""
 
     size: tuple[int, int]
-    index: int
+    position: int
     flipped: bool
 
 
@@ -103,7 +103,7 @@ def pack_rectangles(sizes: Sequence[tuple[int, int]]) -> PackedRectangles:
     """
     if len(sizes) < 2:
         raise ValueError(f"Cannot pack less than two boxes; got {len(sizes)}")
-    queue = sorted(_Item((max(size), min(size)), index, size[0] < size[1]) for index, size in enumerate(sizes))
+    queue = sorted(_Item((max(size), min(size)), i, size[0] < size[1]) for i, size in enumerate(sizes))
     width = queue[-1].size[0]
     strips: list[_Strip] = []
     places: dict[int, PackedRectangle] = {}
@@ -117,8 +117,8 @@ def pack_rectangles(sizes: Sequence[tuple[int, int]]) -> PackedRectangles:
             bottom = strips[-1].top if strips else 0
             strips.append(_Strip(bottom, bottom + item.size[1], item.size[0]))
             place = PackedRectangle(0, bottom, item.flipped, True)
-        places[item.index] = place
-    return PackedRectangles((width, strips[-1].top), [places[index] for index in range(len(sizes))])
+        places[item.position] = place
+    return PackedRectangles((width, strips[-1].top), [places[i] for i in range(len(sizes))])
 
 
 def pack_unique_rectangles(rectangles: Sequence[Rectangle]) -> PackedRectangles:
