@@ -59,3 +59,30 @@ def _sample(maker: Maker) -> Maker:
 @_sample
 def sigmoid_alpha_blend(random: Callable[..., Tensor]) -> tuple[Any, ...]:
     return random(2, 5, 7, 6) * 2 - 1, (random(2, 5, 7, 6) * 10).long() - 1, 0.5
+
+
+def _two_meshes(random: Callable[..., Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Vertices in front of the camera, faces, and the first face and number of faces of each mesh."""
+    verts = torch.cat([random(12, 2) * 2 - 1, random(12, 1) + 1], 1)
+    faces = torch.stack([torch.arange(12).roll(shift) for shift in (0, 1, 5)], 1)
+    return verts, faces, torch.tensor([0, 7]), torch.tensor([7, 5])
+
+
+@_sample
+def rasterize_faces(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    return *_two_meshes(random), None, 9, 7, 0.02, 3, True, True, False
+
+
+@_sample
+def soft_silhouette(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    return *_two_meshes(random), 9, 7, 0.02, 4, 0.01, False, False, False
+
+
+@_sample
+def nearest(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    return random(2, 9, 3), random(2, 11, 3), torch.tensor([9, 6]), torch.tensor([7, 11]), False, 2
+
+
+@_sample
+def nearest_both(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    return random(2, 9, 3), random(2, 11, 3), torch.tensor([9, 6]), torch.tensor([7, 11]), False
