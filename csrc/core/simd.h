@@ -85,7 +85,7 @@ struct Mask {
   Raw raw;
   static Mask of_bits(uint32_t bits) {
     Mask m;
-    for (int i = 0; i < lanes; ++i) m.raw[i] = -static_cast<IntOf<T>>(bits >> i & 1);
+    for (int i = 0; i < lanes; ++i) m.raw[i] = -static_cast<IntOf<T> >(bits >> i & 1);
     return m;
   }
   uint32_t bits() const {
@@ -184,6 +184,34 @@ inline T sum(Pack<T> a) {
   for (int width = Pack<T>::lanes / 2; width > 0; width /= 2)
     for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
   return lane[0];
+}
+
+// Copies around the caches where the addresses allow it; stream_end() before others may read.
+inline void stream_copy(void* to, const void* from, size_t bytes) {
+#if defined(__SSE2__)
+  constexpr size_t line = 64;
+  if (reinterpret_cast<uintptr_t>(to) % line == 0 && bytes % line == 0) {
+    for (size_t i = 0; i < bytes; i += RECON_SIMD_BYTES) {
+      const char* source = static_cast<const char*>(from) + i;
+      char* target = static_cast<char*>(to) + i;
+#if RECON_SIMD_BYTES == 64
+      _mm512_stream_si512(reinterpret_cast<__m512i*>(target), _mm512_loadu_si512(source));
+#elif RECON_SIMD_BYTES == 32
+      _mm256_stream_si256(reinterpret_cast<__m256i*>(target), _mm256_loadu_si256((const __m256i*)source));
+#else
+      _mm_stream_si128(reinterpret_cast<__m128i*>(target), _mm_loadu_si128((const __m128i*)source));
+#endif
+    }
+    return;
+  }
+#endif
+  std::memcpy(to, from, bytes);
+}
+
+inline void stream_end() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
 }
 
 // e^x to about 2 ulp; 0 below the smallest normal float, infinity above the largest.

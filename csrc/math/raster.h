@@ -4,6 +4,8 @@
 // Conventions are PyTorch3D's: x, y in NDC (+x left, +y up, the short image side spans [-1, 1]), z in view space,
 // distances squared in NDC. The order of the operations is part of the contract: in float32 without contraction the
 // results equal PyTorch3D's CPU kernel bit for bit.
+#include <cmath>
+
 #include "core/select.h"
 
 namespace recon {
@@ -23,9 +25,10 @@ RECON_HD T pixel_center(int64_t i, int64_t size, int64_t other) {
 template <class T>
 struct RasterFace {
   T x0, y0, z0, x1, y1, z1, x2, y2, z2;
-  T area;                // signed, with the epsilon that barycentric coordinates divide by
-  T sq01, sq02, sq12;    // squared edge lengths
-  T z_scale;             // 1, or what keeps products of two depths from overflowing
+  T area;                    // signed, with the epsilon that barycentric coordinates divide by
+  T sq01, sq02, sq12;        // squared edge lengths
+  T z_scale;                 // 1, or what keeps products of two depths from overflowing
+  T reach0, reach1, reach2;  // no pixel is hit whose edge function, times the sign of the area, is below these
 };
 
 // Why a face takes part or not.
@@ -38,16 +41,18 @@ RECON_HD bool is_finite(T v) {
 
 // Fills `f` from three vertices (x, y, z). Skipped: a vertex at or behind the camera plane, no area, culled back faces.
 template <class T>
-RECON_HD FaceKind make_raster_face(const T* v0, const T* v1, const T* v2, bool cull_backfaces, RasterFace<T>& f) {
+RECON_HD FaceKind make_raster_face(const T* v0, const T* v1, const T* v2, T blur_radius, bool cull_backfaces,
+                                   RasterFace<T>& f) {
+  using std::sqrt;
   f.x0 = v0[0], f.y0 = v0[1], f.z0 = v0[2];
   f.x1 = v1[0], f.y1 = v1[1], f.z1 = v1[2];
   f.x2 = v2[0], f.y2 = v2[1], f.z2 = v2[2];
   const T zmin = minimum(f.z0, minimum(f.z1, f.z2)), zmax = maximum(f.z0, maximum(f.z1, f.z2));
   if (static_cast<double>(zmin) < 1e-8) return FaceKind::skipped;
   const T total = ((f.x0 + f.x1 + f.x2) + (f.y0 + f.y1 + f.y2)) + (f.z0 + f.z1 + f.z2);
-  if (!is_finite(total) && !(is_finite(f.x0) && is_finite(f.x1) && is_finite(f.x2) && is_finite(f.y0) &&
-                             is_finite(f.y1) && is_finite(f.y2) && is_finite(f.z0) && is_finite(f.z1) &&
-                             is_finite(f.z2)))
+  if (!is_finite(total) &&
+      !(is_finite(f.x0) && is_finite(f.x1) && is_finite(f.x2) && is_finite(f.y0) && is_finite(f.y1) &&
+        is_finite(f.y2) && is_finite(f.z0) && is_finite(f.z1) && is_finite(f.z2)))
     return FaceKind::not_finite;
   const T area = (f.x0 - f.x1) * (f.y2 - f.y1) - (f.y0 - f.y1) * (f.x2 - f.x1);
   if (cull_backfaces && area < T(0)) return FaceKind::skipped;
@@ -57,6 +62,12 @@ RECON_HD FaceKind make_raster_face(const T* v0, const T* v1, const T* v2, bool c
   const auto sq = [](T ax, T ay, T bx, T by) { return (bx - ax) * (bx - ax) + (by - ay) * (by - ay); };
   f.sq01 = sq(f.x0, f.y0, f.x1, f.y1), f.sq02 = sq(f.x0, f.y0, f.x2, f.y2), f.sq12 = sq(f.x1, f.y1, f.x2, f.y2);
   f.z_scale = zmax > T(1e15) ? T(1) / zmax : T(1);
+  // |edge function| / length is the distance to the line of an edge: a pixel further out than the blur is not hit. The
+  // slack covers rounding, so that the exact test decides alone.
+  const auto largest = [](T a, T b, T c) { return maximum(maximum(a, -a), maximum(maximum(b, -b), maximum(c, -c))); };
+  const T extent = largest(f.x0, f.x1, f.x2) + largest(f.y0, f.y1, f.y2) + T(2);
+  const T reach = blur_radius > T(0) ? sqrt(blur_radius) * T(1.001) + T(4e-6) * extent : T(0);
+  f.reach0 = -reach * sqrt(f.sq12), f.reach1 = -reach * sqrt(f.sq02), f.reach2 = -reach * sqrt(f.sq01);
   return FaceKind::visible;
 }
 
@@ -174,8 +185,7 @@ RECON_HD void raster_vjp(V px, V py, const V* x, const V* y, const V* z, bool pe
     const V c0 = maximum(w.a, zero), c1 = maximum(w.b, zero), c2 = maximum(w.c, zero);
     const V raw_sum = c0 + c1 + c2, least(T(1e-5));
     const V sum = maximum(raw_sum, least);
-    const V through_sum =
-        select(raw_sum < least, zero, -(c0 * gw.a + c1 * gw.b + c2 * gw.c) / (sum * sum));
+    const V through_sum = select(raw_sum < least, zero, -(c0 * gw.a + c1 * gw.b + c2 * gw.c) / (sum * sum));
     gw.a = select(w.a < zero, zero, gw.a / sum + through_sum);
     gw.b = select(w.b < zero, zero, gw.b / sum + through_sum);
     gw.c = select(w.c < zero, zero, gw.c / sum + through_sum);

@@ -17,7 +17,8 @@ constexpr Device cpu;
 
 template <class T>
 void check_ranges(const RasterInput<T>& in) {
-  if (in.F > std::numeric_limits<int32_t>::max()) throw std::invalid_argument("at most 2^31 - 1 faces can be rasterised");
+  if (in.F > std::numeric_limits<int32_t>::max())
+    throw std::invalid_argument("at most 2^31 - 1 faces can be rasterised");
   for (int64_t n = 0; n < in.N; ++n)
     if (in.first[n] < 0 || in.count[n] < 0 || in.first[n] + in.count[n] > in.F)
       throw std::invalid_argument("mesh " + std::to_string(n) + " claims faces " + std::to_string(in.first[n]) +
@@ -28,10 +29,9 @@ void check_ranges(const RasterInput<T>& in) {
 template <class T>
 void pixel_range(const T* centers, int64_t n, T lo, T hi, int32_t& a, int32_t& b) {
   const T top = centers[0], step = n > 1 ? (centers[0] - centers[n - 1]) / T(n - 1) : T(1);
-  const auto index = [&](T v) {
-    return static_cast<int64_t>(std::min(std::max((top - v) / step, T(-2)), T(n + 1)));
-  };
-  int64_t i = std::min(std::max(index(hi) - 1, int64_t{0}), n), j = std::max(std::min(index(lo) + 2, n - 1), int64_t{-1});
+  const auto index = [&](T v) { return static_cast<int64_t>(std::min(std::max((top - v) / step, T(-2)), T(n + 1))); };
+  int64_t i = std::min(std::max(index(hi) - 1, int64_t{0}), n),
+          j = std::max(std::min(index(lo) + 2, n - 1), int64_t{-1});
   while (i > 0 && centers[i - 1] <= hi) --i;
   while (i <= j && centers[i] > hi) ++i;
   while (j + 1 < n && centers[j + 1] >= lo) ++j;
@@ -52,12 +52,13 @@ void set_up_faces(const RasterInput<T>& in, const T* px, const T* py, RasterFace
       RasterFace<T>& face = faces[f];
       boxes[f] = {0, -1, 0, -1};
       const FaceKind kind = make_raster_face(in.verts + 3 * v[0], in.verts + 3 * v[1], in.verts + 3 * v[2],
-                                             in.cull_backfaces, face);
+                                             in.blur_radius, in.cull_backfaces, face);
       if (kind == FaceKind::not_finite)
-        throw std::invalid_argument("verts must be finite in front of the camera, got NaN or infinity in a corner of "
-                                    "face " +
-                                    std::to_string(f) + " (vertices " + std::to_string(v[0]) + ", " +
-                                    std::to_string(v[1]) + ", " + std::to_string(v[2]) + ")");
+        throw std::invalid_argument(
+            "verts must be finite in front of the camera, got NaN or infinity in a corner of "
+            "face " +
+            std::to_string(f) + " (vertices " + std::to_string(v[0]) + ", " + std::to_string(v[1]) + ", " +
+            std::to_string(v[2]) + ")");
       if (kind == FaceKind::skipped) continue;
       const T xmin = minimum(face.x0, minimum(face.x1, face.x2)) - reach;
       const T xmax = maximum(face.x0, maximum(face.x1, face.x2)) + reach;

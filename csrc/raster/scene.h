@@ -44,9 +44,9 @@ class TiledScene {
   int64_t tiles_x, tiles_y;
   Scratch<RasterFace<T>> faces;
   Scratch<PixelBox> boxes;
-  Scratch<T> px, py;          // pixel centres by column and by row, padded by one tile
-  Scratch<int64_t> offsets;   // num_tiles + 1: where the list of each tile begins
-  Scratch<int32_t> list;      // faces of tile 0, of tile 1, ...
+  Scratch<T> px, py;         // pixel centres by column and by row, padded by one tile
+  Scratch<int64_t> offsets;  // num_tiles + 1: where the list of each tile begins
+  Scratch<int32_t> list;     // faces of tile 0, of tile 1, ...
 };
 
 // Adds to grad_verts, for every entry q of the scene's list in order, grads[q][corner][xyz] to the vertices of its

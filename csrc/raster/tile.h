@@ -4,6 +4,7 @@
 // A register holds `rows` x `columns` neighbouring pixels, so that small faces fill it better than a single row would.
 #include <algorithm>
 #include <limits>
+#include <vector>
 
 #include "raster/scene.h"
 
@@ -28,7 +29,7 @@ struct Tile {
   const int32_t* list;
   int64_t list_size, list_offset;
   Pack<T> x[B::across];
-  const T* py;
+  const T *px, *py;  // centres of the columns and rows
 
   Tile(const TiledScene<T>& scene, int64_t index) {
     const int64_t per_mesh = scene.tiles_x * scene.tiles_y, in_mesh = index % per_mesh;
@@ -41,7 +42,7 @@ struct Tile {
     list = scene.list.data() + list_offset, list_size = scene.offsets[index + 1] - list_offset;
     for (int b = 0; b < B::across; ++b)
       for (int lane = 0; lane < B::lanes; ++lane) x[b].raw[lane] = scene.px[x0 + b * B::columns + lane % B::columns];
-    py = scene.py.data() + y0;
+    px = scene.px.data() + x0, py = scene.py.data() + y0;
   }
 
   Pack<T> y(int block_row) const {
@@ -63,18 +64,27 @@ struct SpreadFace {
   V x0, y0, z0, x1, y1, z1, x2, y2, z2, area, sq01, sq02, sq12, scaled_z0, scaled_z1, scaled_z2;
   V sign, reach0, reach1, reach2;
 
-  SpreadFace(const RasterFace<T>& f, const RasterInput<T>& in)
-      : x0(f.x0), y0(f.y0), z0(f.z0), x1(f.x1), y1(f.y1), z1(f.z1), x2(f.x2), y2(f.y2), z2(f.z2), area(f.area),
-        sq01(f.sq01), sq02(f.sq02), sq12(f.sq12), scaled_z0(f.z0 * f.z_scale), scaled_z1(f.z1 * f.z_scale),
-        scaled_z2(f.z2 * f.z_scale), sign(f.area > T(0) ? T(1) : T(-1)) {
-    // A pixel further than the blur from the line of an edge, on its outer side, cannot be hit: |e| / length is its
-    // distance to the line. The slack covers the rounding of e, so the exact test that follows decides alone.
-    const T largest = maximum(maximum(std::abs(f.x0), std::abs(f.x1)), maximum(std::abs(f.x2), std::abs(f.y0)));
-    const T extent = maximum(largest, maximum(std::abs(f.y1), std::abs(f.y2))) + T(2);
-    const T reach = in.blur_radius > T(0) ? std::sqrt(in.blur_radius) * T(1.001) + T(4e-6) * extent : T(0);
-    reach0 = V(-reach * std::sqrt(f.sq12)), reach1 = V(-reach * std::sqrt(f.sq02));
-    reach2 = V(-reach * std::sqrt(f.sq01));
-  }
+  explicit SpreadFace(const RasterFace<T>& f)
+      : x0(f.x0),
+        y0(f.y0),
+        z0(f.z0),
+        x1(f.x1),
+        y1(f.y1),
+        z1(f.z1),
+        x2(f.x2),
+        y2(f.y2),
+        z2(f.z2),
+        area(f.area),
+        sq01(f.sq01),
+        sq02(f.sq02),
+        sq12(f.sq12),
+        scaled_z0(f.z0 * f.z_scale),
+        scaled_z1(f.z1 * f.z_scale),
+        scaled_z2(f.z2 * f.z_scale),
+        sign(f.area > T(0) ? T(1) : T(-1)),
+        reach0(f.reach0),
+        reach1(f.reach1),
+        reach2(f.reach2) {}
 
   Triple<V> edges(V px, V py) const { return edge_functions(px, py, x0, y0, x1, y1, x2, y2); }
 
@@ -116,58 +126,142 @@ inline void for_each_block(const Tile<T>& tile, const PixelBox& box, const F& bo
     }
 }
 
+// What the outputs say of a hit besides its face and depth; dist is signed.
 template <class T>
-struct Hit {
-  T z;
-  int32_t face;
-  T dist;  // signed
-  T w0, w1, w2;
+struct HitDetails {
+  T dist, w0, w1, w2;
 };
 
-// The K nearest hits of each pixel of a tile, by (z, face).
+// The hits of each pixel of a tile in the order they come, cut back to the K nearest whenever the room is used up.
 template <class T>
-struct HitLists {
-  Hit<T>* hits;     // pixels K
-  int32_t* counts;  // pixels
-  T* worst;         // pixels: the depth that a hit must beat
-  int64_t K;
-
+class HitLists {
+ public:
+  static int64_t capacity(int64_t K) { return (std::max<int64_t>(2 * K, 16) + 15) / 16 * 16; }
   static int64_t bytes(int64_t pixels, int64_t K) {
-    return pixels * (K * static_cast<int64_t>(sizeof(Hit<T>)) + static_cast<int64_t>(sizeof(int32_t) + sizeof(T)));
+    const int64_t hit = static_cast<int64_t>(sizeof(T) + sizeof(int32_t) + sizeof(HitDetails<T>));
+    return (pixels * (capacity(K) * hit + static_cast<int64_t>(sizeof(int32_t) + sizeof(T))) + 63) / 64 * 64;
   }
+
   HitLists(void* memory, int64_t pixels, int64_t K)
-      : hits(static_cast<Hit<T>*>(memory)),
-        counts(reinterpret_cast<int32_t*>(hits + pixels * K)),
-        worst(reinterpret_cast<T*>(counts + pixels)),
-        K(K) {
-    std::fill(counts, counts + pixels, 0);
-    std::fill(worst, worst + pixels, std::numeric_limits<T>::infinity());
+      : K_(K),
+        room_(capacity(K)),
+        details_(static_cast<HitDetails<T>*>(memory)),
+        z_(reinterpret_cast<T*>(details_ + pixels * room_)),
+        worst_(z_ + pixels * room_),
+        face_(reinterpret_cast<int32_t*>(worst_ + pixels)),
+        count_(face_ + pixels * room_) {
+    std::fill(count_, count_ + pixels, 0);
+    std::fill(worst_, worst_ + pixels, std::numeric_limits<T>::infinity());
   }
 
-  // Faces come in ascending order, so a hit goes behind those of the same depth.
-  void insert(int64_t pixel, const Hit<T>& hit) {
-    Hit<T>* h = hits + pixel * K;
-    int32_t& n = counts[pixel];
-    if (n == K && !(hit.z < h[K - 1].z)) return;
-    int64_t k = n < K ? n++ : K - 1;
-    for (; k > 0 && hit.z < h[k - 1].z; --k) h[k] = h[k - 1];
-    h[k] = hit;
-    if (n == K) worst[pixel] = h[K - 1].z;
-  }
+  // The depths that hits must beat, and whether any is finite yet.
+  const T* worst() const { return worst_; }
+  bool any_full() const { return any_full_; }
 
-  // The two halves of a clipped face count once: the one nearer to the pixel replaces the other.
-  void insert(int64_t pixel, const Hit<T>& hit, int64_t neighbor) {
-    Hit<T>* h = hits + pixel * K;
-    int32_t& n = counts[pixel];
-    for (int32_t k = 0; k < n; ++k) {
-      if (h[k].face != neighbor) continue;
-      if (!(std::abs(hit.dist) < std::abs(h[k].dist))) return;
-      for (; k + 1 < n; ++k) h[k] = h[k + 1];
-      --n;
-      worst[pixel] = std::numeric_limits<T>::infinity();
-      break;
+  void add(int64_t pixel, T z, int32_t face, const HitDetails<T>& details) {
+    if (count_[pixel] == room_) {
+      keep_nearest(pixel);
+      if (!(z < worst_[pixel])) return;
     }
-    insert(pixel, hit);
+    put(pixel * room_ + count_[pixel]++, z, face, details);
+  }
+
+  // The two halves of a clipped face count once: of those among the K nearest so far, the one closer to the pixel.
+  void add(int64_t pixel, T z, int32_t face, const HitDetails<T>& details, int64_t neighbor) {
+    if (count_[pixel] > K_) keep_nearest(pixel);
+    const int64_t first = pixel * room_;
+    for (int64_t i = first; i < first + count_[pixel]; ++i)
+      if (face_[i] == neighbor) {
+        if (std::abs(details.dist) < std::abs(details_[i].dist)) {
+          put(i, z, face, details);
+          worst_[pixel] = std::numeric_limits<T>::infinity();  // the new depth may be larger
+        }
+        return;
+      }
+    add(pixel, z, face, details);
+  }
+
+  // Calls body(k, z, face, details) for the K nearest hits of a pixel, k their position by (z, face); in any order.
+  template <class F>
+  int64_t for_nearest(int64_t pixel, const F& body) const {
+    const int64_t first = pixel * room_, n = count_[pixel];
+    for (int64_t i = first; i < first + n; ++i) {
+      const int64_t k = n == 1 ? 0 : rank(pixel, i);
+      if (k < K_) body(k, z_[i], face_[i], details_[i]);
+    }
+    return std::min(n, K_);
+  }
+
+ private:
+  void put(int64_t at, T z, int32_t face, const HitDetails<T>& details) {
+    z_[at] = z, face_[at] = face, details_[at] = details;
+  }
+
+  // How many hits of the pixel come before hit i.
+  int64_t rank(int64_t pixel, int64_t i) const {
+    constexpr int lanes = Pack<T>::lanes;
+    const int64_t first = pixel * room_, n = count_[pixel];
+    const Pack<T> z(z_[i]);
+    int64_t before = 0;
+    for (int64_t j = 0; j < n; j += lanes) {
+      const Pack<T> other = Pack<T>::load(z_ + first + j);
+      const uint32_t valid = n - j >= lanes ? ~0u : (1u << (n - j)) - 1u;
+      before += __builtin_popcount((other < z).bits() & valid);
+      for (uint32_t ties = (other == z).bits() & valid; ties; ties &= ties - 1)
+        before += face_[first + j + __builtin_ctz(ties)] < face_[i];
+    }
+    return before;
+  }
+
+  void keep_nearest(int64_t pixel) {
+    const int64_t first = pixel * room_;
+    int64_t kept = 0;
+    T worst = -std::numeric_limits<T>::infinity();
+    // Ranks are taken before anything moves; what is kept moves only to the front of where it was.
+    const int64_t n = count_[pixel];
+    nearest_.resize(n);
+    for (int64_t i = 0; i < n; ++i) nearest_[i] = rank(pixel, first + i) < K_;
+    for (int64_t i = 0; i < n; ++i) {
+      if (!nearest_[i]) continue;
+      put(first + kept++, z_[first + i], face_[first + i], details_[first + i]);
+      worst = std::max(worst, z_[first + i]);
+    }
+    count_[pixel] = static_cast<int32_t>(kept);
+    worst_[pixel] = worst, any_full_ = true;
+  }
+
+  int64_t K_, room_;
+  HitDetails<T>* details_;  // pixels room
+  T* z_;                    // pixels room
+  T* worst_;                // pixels
+  int32_t* face_;           // pixels room
+  int32_t* count_;          // pixels
+  bool any_full_ = false;
+  std::vector<char> nearest_;
+};
+
+// The pixels of a tile that one face may hit, packed together so that registers are full where faces are small.
+template <class T>
+struct Candidates {
+  static constexpr int most = tile_width * 16;
+  int size = 0;
+  int32_t pixel[most + Pack<T>::lanes] = {};
+  alignas(64) T px[most + Pack<T>::lanes] = {}, py[most + Pack<T>::lanes] = {};
+
+  void find(const Tile<T>& tile, const SpreadFace<T>& face, const PixelBox& box) {
+    using B = Block<T>;
+    size = 0;
+    for_each_block(tile, box, [&](int row, int column, Mask<T> lanes) {
+      const Pack<T> x = tile.x[column], y = tile.y(row);
+      const uint32_t hits = (lanes & face.may_hit(face.edges(x, y))).bits();
+      const int first = (row * B::across + column) * B::lanes;
+      for (uint32_t bits = hits; bits; bits &= bits - 1) {
+        const int lane = __builtin_ctz(bits);
+        pixel[size] = first + lane;
+        px[size] = tile.px[column * B::columns + lane % B::columns];
+        py[size++] = tile.py[row * B::rows + lane / B::columns];
+      }
+    });
   }
 };
 
@@ -175,41 +269,39 @@ struct HitLists {
 template <class T>
 inline void collect_hits(const TiledScene<T>& scene, const Tile<T>& tile, HitLists<T>& lists) {
   using V = Pack<T>;
-  using B = Block<T>;
   const RasterInput<T>& in = scene.input;
   const V zero(T(0)), blur(in.blur_radius);
+  Candidates<T> at;
   for (int64_t q = 0; q < tile.list_size; ++q) {
     const int32_t f = tile.list[q];
-    const SpreadFace<T> face(scene.faces[f], in);
+    const SpreadFace<T> face(scene.faces[f]);
     const int64_t neighbor = in.neighbors ? in.neighbors[f] : -1;
-    for_each_block(tile, scene.boxes[f], [&](int row, int column, Mask<T> lanes) {
-      const V px = tile.x[column], py = tile.y(row);
-      const Triple<V> e = face.edges(px, py);
-      lanes = lanes & face.may_hit(e);
-      if (!any(lanes)) return;
-      const Triple<V> w = face.barycentric(e, in.perspective);
+    at.find(tile, face, scene.boxes[f]);
+    for (int i = 0; i < at.size; i += V::lanes) {
+      const V px = V::load(at.px + i), py = V::load(at.py + i);
+      const Triple<V> w = face.barycentric(face.edges(px, py), in.perspective);
       const Triple<V> clipped = in.clip ? clip_barycentric<T>(w) : w;
       const V z = face.depth(clipped);
       const Mask<T> inside = (w.a > zero) & (w.b > zero) & (w.c > zero);
-      const int64_t first = static_cast<int64_t>(row * B::across + column) * B::lanes;
-      Mask<T> hit = lanes & (z >= zero);
+      Mask<T> hit = z >= zero;
       if (in.blur_radius == T(0)) hit = hit & inside;
-      if (neighbor < 0) hit = hit & (z < V::load(lists.worst + first));
-      if (!any(hit)) return;
+      if (neighbor < 0 && lists.any_full()) hit = hit & (z < V::gather(lists.worst(), at.pixel + i));
+      const uint32_t valid = at.size - i >= V::lanes ? ~0u : (1u << (at.size - i)) - 1u;
+      if (!(hit.bits() & valid)) continue;
       const V dist = face.sq_distance(px, py);
       hit = hit & (inside | (dist < blur));
       const V signed_dist = select(inside, -dist, dist);
-      alignas(64) T zs[B::lanes], ds[B::lanes], w0[B::lanes], w1[B::lanes], w2[B::lanes];
+      alignas(64) T zs[V::lanes], ds[V::lanes], w0[V::lanes], w1[V::lanes], w2[V::lanes];
       z.store(zs), signed_dist.store(ds), clipped.a.store(w0), clipped.b.store(w1), clipped.c.store(w2);
-      for (uint32_t bits = hit.bits(); bits; bits &= bits - 1) {
+      for (uint32_t bits = hit.bits() & valid; bits; bits &= bits - 1) {
         const int lane = __builtin_ctz(bits);
-        const Hit<T> h = {zs[lane], f, ds[lane], w0[lane], w1[lane], w2[lane]};
+        const HitDetails<T> details = {ds[lane], w0[lane], w1[lane], w2[lane]};
         if (neighbor < 0)
-          lists.insert(first + lane, h);
+          lists.add(at.pixel[i + lane], zs[lane], f, details);
         else
-          lists.insert(first + lane, h, neighbor);
+          lists.add(at.pixel[i + lane], zs[lane], f, details, neighbor);
       }
-    });
+    }
   }
 }
 

@@ -32,8 +32,9 @@ template <class T>
 class Clouds {
  public:
   // `order`: queries will start from these clouds; `search`: they will be searched.
-  Clouds(const T* points, int64_t B, int64_t size, int64_t D, bool tree, bool order, bool search, const Device& device)
-      : points_(points), size_(size), D_(D), tree_(tree && search), order_(tree && order), columns_(!tree && search) {
+  Clouds(const T* points, int64_t B, int64_t size, int64_t D, bool tree, bool order, bool search, int64_t K,
+         const Device& device)
+      : points_(points), size_(size), D_(D), tree_(tree && search), order_(tree && order), columns_(!tree && K > 1) {
     if (tree_) values_ = std::make_unique<Scratch<T>>(B * tree_values<T>(size), device);
     if (tree_ || order_) {
       ids_ = std::make_unique<Scratch<int32_t>>(B * tree_ids(size), device);
@@ -61,7 +62,9 @@ class Clouds {
 
   const int32_t* order(int64_t b) const { return order_ ? ids(b) : nullptr; }
   const PointTree<T>& tree(int64_t b) const { return trees_[b]; }
-  PointColumns<T> columns(int64_t b) const { return {values_->data() + b * D_ * stride_, stride_}; }
+  PointColumns<T> columns(int64_t b) const {
+    return columns_ ? PointColumns<T>{values_->data() + b * D_ * stride_, stride_} : PointColumns<T>{};
+  }
 
  private:
   int32_t* ids(int64_t b) const { return ids_->data() + b * tree_ids(size_); }
@@ -114,9 +117,9 @@ void nearest_cpu(const Nearest<T>& xy, const Nearest<T>* yx) {
   const Device cpu;
   const bool tree_y = tree_pays(xy.D, xy.N, xy.M), tree_x = yx && tree_pays(xy.D, xy.M, xy.N);
   const bool tree = tree_y || tree_x;  // one way to look at both clouds is enough
-  Clouds<T> x(xy.x, xy.B, xy.N, xy.D, tree, true, yx != nullptr, cpu);
-  Clouds<T> y(xy.y, xy.B, xy.M, xy.D, tree, yx != nullptr, true, cpu);
-  const int64_t preparations = xy.B * (x.needs_work() ? 2 : 1);
+  Clouds<T> x(xy.x, xy.B, xy.N, xy.D, tree, true, yx != nullptr, 1, cpu);
+  Clouds<T> y(xy.y, xy.B, xy.M, xy.D, tree, yx != nullptr, true, xy.K, cpu);
+  const int64_t preparations = xy.B * (x.needs_work() ? 2 : y.needs_work() ? 1 : 0);
   const auto prepare = [&](int64_t i) {
     const int64_t b = i % xy.B;
     i < xy.B ? y.prepare(b, xy.count_y(b)) : x.prepare(b, xy.count_x(b));

@@ -1,13 +1,13 @@
 // Forward: one task for a tile; its hit lists live in cache and are written out once, padding included.
 // Backward: one task for a tile; gradients are summed by face within it, then added to the vertices in tile order.
-#include "core/parallel.h"
-#include "ops/rasterize_faces/kernels.h"
-#include "raster/tile.h"
-
 #include <cmath>
 #include <stdexcept>
 #include <string>
 #include <vector>
+
+#include "core/parallel.h"
+#include "ops/rasterize_faces/kernels.h"
+#include "raster/tile.h"
 
 namespace recon {
 namespace RECON_SIMD {
@@ -22,41 +22,48 @@ int tile_height_for(int64_t K) { return K <= 16 ? 16 : K <= 64 ? 8 : 2; }
 // One image row of a tile, as it will lie in the outputs: always -1 where nothing was put, between uses.
 template <class T>
 struct RowBuffer {
+  using Details = HitDetails<T>;
   std::vector<int64_t> face;
   std::vector<T> z, bary, dist;
 
   explicit RowBuffer(int64_t slots) : face(slots, -1), z(slots, T(-1)), bary(3 * slots, T(-1)), dist(slots, T(-1)) {}
 
-  void put(int64_t slot, const Hit<T>& h) {
-    face[slot] = h.face, z[slot] = h.z, dist[slot] = h.dist;
-    bary[3 * slot] = h.w0, bary[3 * slot + 1] = h.w1, bary[3 * slot + 2] = h.w2;
+  void put(int64_t slot, T depth, int64_t f, const Details& hit) {
+    face[slot] = f, z[slot] = depth, dist[slot] = hit.dist;
+    bary[3 * slot] = hit.w0, bary[3 * slot + 1] = hit.w1, bary[3 * slot + 2] = hit.w2;
   }
-  void clear(int64_t slot) {
-    face[slot] = -1, z[slot] = T(-1), dist[slot] = T(-1);
-    bary[3 * slot] = bary[3 * slot + 1] = bary[3 * slot + 2] = T(-1);
+  void clear(int64_t slot) { put(slot, T(-1), -1, {T(-1), T(-1), T(-1), T(-1)}); }
+
+  void copy_to(const Fragments<T>& out, int64_t at, int64_t slots, bool stream) const {
+    copy(out.pix_to_face + at, face.data(), slots, stream);
+    copy(out.zbuf + at, z.data(), slots, stream);
+    copy(out.dists + at, dist.data(), slots, stream);
+    copy(out.bary + 3 * at, bary.data(), 3 * slots, stream);
   }
-  void copy_to(const Fragments<T>& out, int64_t at, int64_t slots) const {
-    std::memcpy(out.pix_to_face + at, face.data(), slots * sizeof(int64_t));
-    std::memcpy(out.zbuf + at, z.data(), slots * sizeof(T));
-    std::memcpy(out.dists + at, dist.data(), slots * sizeof(T));
-    std::memcpy(out.bary + 3 * at, bary.data(), 3 * slots * sizeof(T));
+
+ private:
+  template <class U>
+  static void copy(U* to, const U* from, int64_t n, bool stream) {
+    stream ? stream_copy(to, from, n * sizeof(U)) : static_cast<void>(std::memcpy(to, from, n * sizeof(U)));
   }
 };
 
 template <class T>
 void write_tile(const RasterInput<T>& in, const Tile<T>& tile, const HitLists<T>* lists, RowBuffer<T>& buffer,
-                const Fragments<T>& out) {
+                const Fragments<T>& out, bool stream) {
   const int64_t K = out.K;
+  int64_t found[tile_width] = {};
   for (int row = 0; row < tile.height; ++row) {
-    const int64_t at = ((tile.mesh * in.H + tile.y0 + row) * in.W + tile.x0) * K;
-    for (int column = 0; lists && column < tile.width; ++column) {
-      const int64_t pixel = Tile<T>::pixel(row, column);
-      for (int32_t k = 0; k < lists->counts[pixel]; ++k) buffer.put(column * K + k, lists->hits[pixel * K + k]);
-    }
-    buffer.copy_to(out, at, tile.width * K);
     for (int column = 0; lists && column < tile.width; ++column)
-      for (int32_t k = 0; k < lists->counts[Tile<T>::pixel(row, column)]; ++k) buffer.clear(column * K + k);
+      found[column] = lists->for_nearest(
+          Tile<T>::pixel(row, column),
+          [&](int64_t k, T z, int32_t face, const HitDetails<T>& hit) { buffer.put(column * K + k, z, face, hit); });
+    const int64_t at = ((tile.mesh * in.H + tile.y0 + row) * in.W + tile.x0) * K;
+    buffer.copy_to(out, at, tile.width * K, stream);
+    for (int column = 0; column < tile.width; ++column)
+      for (int64_t k = 0; k < found[column]; ++k) buffer.clear(column * K + k);
   }
+  if (stream) stream_end();
 }
 
 }  // namespace
@@ -71,15 +78,17 @@ void rasterize_faces_cpu(const RasterInput<T>& in, const Fragments<T>& out) {
   prefer_huge_pages(out.dists, slots * static_cast<int64_t>(sizeof(T)));
 
   const int64_t pixels = int64_t{tile_width} * scene.tile_height;
-  const int64_t bytes = (HitLists<T>::bytes(pixels, out.K) + 63) / 64 * 64;
+  const int64_t bytes = HitLists<T>::bytes(pixels, out.K);
+  // Outputs larger than a share of the last-level cache go around it.
+  const bool stream = slots * static_cast<int64_t>(8 + 5 * sizeof(T)) > (int64_t{8} << 20);
   const Scratch<char> memory(bytes * num_threads(), cpu);
   std::vector<RowBuffer<T>> buffers(num_threads(), RowBuffer<T>(tile_width * out.K));
   for_each_task(scene.num_tiles(), [&](int64_t index, int worker) {
     const Tile<T> tile(scene, index);
-    if (tile.list_size == 0) return write_tile<T>(in, tile, nullptr, buffers[worker], out);
+    if (tile.list_size == 0) return write_tile<T>(in, tile, nullptr, buffers[worker], out, stream);
     HitLists<T> lists(memory.data() + bytes * worker, pixels, out.K);
     collect_hits(scene, tile, lists);
-    write_tile<T>(in, tile, &lists, buffers[worker], out);
+    write_tile<T>(in, tile, &lists, buffers[worker], out, stream);
   });
 }
 

@@ -7,7 +7,7 @@ namespace recon {
 
 template <class T>
 struct Fragments {
-  int64_t* pix_to_face;  // N H W K
+  int64_t* pix_to_face;    // N H W K
   T *zbuf, *bary, *dists;  // N H W K, N H W K 3, N H W K
   int64_t K;
 };
@@ -21,8 +21,8 @@ struct FragmentGrads {
 };
 
 RECON_SIMD_DECLARE(template <class T> void rasterize_faces_cpu(const RasterInput<T>& in, const Fragments<T>& out))
-RECON_SIMD_DECLARE(template <class T> void rasterize_faces_backward_cpu(const RasterInput<T>& in,
-                                                                        const FragmentGrads<T>& grads))
+RECON_SIMD_DECLARE(template <class T>
+                   void rasterize_faces_backward_cpu(const RasterInput<T>& in, const FragmentGrads<T>& grads))
 
 template <class T>
 void rasterize_faces_cuda(const RasterInput<T>& in, const Fragments<T>& out, const Device& device);

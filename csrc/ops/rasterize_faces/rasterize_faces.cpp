@@ -15,9 +15,20 @@ namespace {
 template <class T>
 RasterInput<T> raster_input(Tensor verts, Tensor faces, Tensor first, Tensor count, std::optional<Tensor> neighbors,
                             double blur_radius, bool perspective, bool clip, bool cull, const Tensor& image) {
-  return {verts.packed<T>(), verts.shape[0], faces.packed<int64_t>(), faces.shape[0], first.packed<int64_t>(),
-          count.packed<int64_t>(), neighbors ? neighbors->packed<int64_t>() : nullptr, image.shape[0], image.shape[1],
-          image.shape[2], static_cast<T>(blur_radius), perspective, clip, cull};
+  return {verts.packed<T>(),
+          verts.shape[0],
+          faces.packed<int64_t>(),
+          faces.shape[0],
+          first.packed<int64_t>(),
+          count.packed<int64_t>(),
+          neighbors ? neighbors->packed<int64_t>() : nullptr,
+          image.shape[0],
+          image.shape[1],
+          image.shape[2],
+          static_cast<T>(blur_radius),
+          perspective,
+          clip,
+          cull};
 }
 
 }  // namespace
@@ -51,8 +62,8 @@ void rasterize_faces_backward(Tensor verts, Tensor faces, Tensor first, Tensor c
     using T = decltype(number);
     const auto in =
         raster_input<T>(verts, faces, first, count, neighbors, blur_radius, perspective, clip, cull, pix_to_face);
-    const FragmentGrads<T> grads = {pix_to_face.packed<int64_t>(), grad_zbuf.packed<T>(), grad_bary.packed<T>(),
-                                    grad_dists.packed<T>(), grad_verts.packed<T>(), pix_to_face.shape[3]};
+    const FragmentGrads<T> grads = {pix_to_face.packed<int64_t>(), grad_zbuf.packed<T>(),  grad_bary.packed<T>(),
+                                    grad_dists.packed<T>(),        grad_verts.packed<T>(), pix_to_face.shape[3]};
     if (!verts.device.cuda) return RECON_SIMD_CALL(rasterize_faces_backward_cpu, in, grads);
 #ifdef RECON_CUDA
     rasterize_faces_backward_cuda(in, grads, verts.device);

@@ -31,8 +31,7 @@ inline Coverage<T> cover(const SpreadFace<T>& face, const RasterInput<T>& in, Pa
   lanes = lanes & face.may_hit(e);
   if (!any(lanes)) return {lanes, lanes, zero};
   // The signs of the barycentric coordinates are those of the edge functions: no division is needed for them.
-  const Mask<T> inside =
-      lanes & (e.a * face.sign > zero) & (e.b * face.sign > zero) & (e.c * face.sign > zero);
+  const Mask<T> inside = lanes & (e.a * face.sign > zero) & (e.b * face.sign > zero) & (e.c * face.sign > zero);
   const V sq_dist = face.sq_distance(px, py);
   Mask<T> hit = inside | (lanes & (sq_dist < V(in.blur_radius)));
   // Clipped coordinates, and those of points inside, never give a depth behind the camera.
@@ -52,8 +51,7 @@ inline void copy_in(const T* image, const RasterInput<T>& in, const Tile<T>& til
   std::fill(block_order, block_order + tile_pixels, T(0));
   for (int row = 0; row < tile.height; ++row)
     for (int column = 0; column < tile.width; ++column)
-      block_order[Tile<T>::pixel(row, column)] =
-          image[(tile.mesh * in.H + tile.y0 + row) * in.W + tile.x0 + column];
+      block_order[Tile<T>::pixel(row, column)] = image[(tile.mesh * in.H + tile.y0 + row) * in.W + tile.x0 + column];
 }
 
 // Keeps the K nearest of a crowded pixel's hits: their product, and the face they end with.
@@ -64,12 +62,13 @@ void blend_crowded(const TiledScene<T>& scene, const Tile<T>& tile, const int32_
   HitLists<T> lists(memory.data(), tile_pixels, s.K);
   collect_hits(scene, tile, lists);
   for (int pixel = 0; pixel < tile_pixels; ++pixel) {
-    if (hits[pixel] <= s.K || lists.counts[pixel] < s.K) continue;
-    const Hit<T>* h = lists.hits + pixel * s.K;
+    if (hits[pixel] <= s.K) continue;
     T product(1);
-    for (int64_t k = 0; k < s.K; ++k) product *= T(1) - coverage(h[k].dist, s.sigma);
+    lists.for_nearest(pixel, [&](int64_t k, T, int32_t face, const HitDetails<T>& hit) {
+      product *= T(1) - coverage(hit.dist, s.sigma);
+      if (k == s.K - 1) last_face[pixel] = face;
+    });
     clear[pixel] = product;
-    last_face[pixel] = h[s.K - 1].face;
   }
 }
 
@@ -100,7 +99,7 @@ void soft_silhouette_cpu(const RasterInput<T>& in, const Silhouette<T>& s) {
     const bool may_crowd = tile.list_size > s.K;
     const T inverse_sigma = T(1) / s.sigma;
     for (int64_t q = 0; q < tile.list_size; ++q) {
-      const SpreadFace<T> face(scene.faces[tile.list[q]], in);
+      const SpreadFace<T> face(scene.faces[tile.list[q]]);
       for_each_block(tile, scene.boxes[tile.list[q]], [&](int row, int column, Mask<T> lanes) {
         const int first = (row * B::across + column) * B::lanes;
         const V before = V::load(clear + first);
@@ -155,7 +154,7 @@ void soft_silhouette_backward_cpu(const RasterInput<T>& in, const Silhouette<T>&
     const T inverse_sigma = T(1) / s.sigma;
     for (int64_t q = 0; q < tile.list_size; ++q) {
       const int32_t f = tile.list[q];
-      const SpreadFace<T> face(scene.faces[f], in);
+      const SpreadFace<T> face(scene.faces[f]);
       V g[6] = {T(0), T(0), T(0), T(0), T(0), T(0)};
       bool any_hit = false;
       for_each_block(tile, scene.boxes[f], [&](int row, int column, Mask<T> lanes) {

@@ -16,8 +16,8 @@ struct Silhouette {
 };
 
 RECON_SIMD_DECLARE(template <class T> void soft_silhouette_cpu(const RasterInput<T>& in, const Silhouette<T>& s))
-RECON_SIMD_DECLARE(template <class T> void soft_silhouette_backward_cpu(const RasterInput<T>& in,
-                                                                        const Silhouette<T>& s))
+RECON_SIMD_DECLARE(template <class T>
+                   void soft_silhouette_backward_cpu(const RasterInput<T>& in, const Silhouette<T>& s))
 
 template <class T>
 void soft_silhouette_cuda(const RasterInput<T>& in, const Silhouette<T>& s, const Device& device);

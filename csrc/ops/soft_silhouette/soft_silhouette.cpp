@@ -1,7 +1,7 @@
 // soft_silhouette: rasterize_faces and sigmoid_alpha_blend in one pass that never writes the K fragments of a pixel.
 //
-//   p_k = 1 / (1 + exp(dist_k / sigma))      clear = prod over the K nearest faces of (1 - p_k)      opacity = 1 - clear
-//   d clear / d dist_k = clear p_k / sigma
+//   p_k = 1 / (1 + exp(dist_k / sigma))      clear = prod over the K nearest faces of (1 - p_k)      opacity = 1 -
+//   clear d clear / d dist_k = clear p_k / sigma
 //
 // A product does not depend on its order, so faces are not sorted unless a pixel is hit by more than K of them. The
 // backward pass finds the hits again instead of keeping them: it needs `clear` and, for crowded pixels, which face was
@@ -16,9 +16,20 @@ namespace {
 template <class T>
 RasterInput<T> raster_input(Tensor verts, Tensor faces, Tensor first, Tensor count, double blur_radius,
                             bool perspective, bool clip, bool cull, const Tensor& image) {
-  return {verts.packed<T>(), verts.shape[0],  faces.packed<int64_t>(), faces.shape[0], first.packed<int64_t>(),
-          count.packed<int64_t>(), nullptr, image.shape[0], image.shape[1], image.shape[2],
-          static_cast<T>(blur_radius), perspective, clip, cull};
+  return {verts.packed<T>(),
+          verts.shape[0],
+          faces.packed<int64_t>(),
+          faces.shape[0],
+          first.packed<int64_t>(),
+          count.packed<int64_t>(),
+          nullptr,
+          image.shape[0],
+          image.shape[1],
+          image.shape[2],
+          static_cast<T>(blur_radius),
+          perspective,
+          clip,
+          cull};
 }
 
 }  // namespace
@@ -28,8 +39,8 @@ void soft_silhouette(Tensor verts, Tensor faces, Tensor first, Tensor count, int
   dispatch_float(verts.dtype, [&](auto number) {
     using T = decltype(number);
     const auto in = raster_input<T>(verts, faces, first, count, blur_radius, perspective, clip, cull, clear);
-    const Silhouette<T> s = {clear.packed<T>(), last_face.packed<int32_t>(), nullptr, nullptr, static_cast<T>(sigma),
-                             K};
+    const Silhouette<T> s = {clear.packed<T>(), last_face.packed<int32_t>(), nullptr,
+                             nullptr,           static_cast<T>(sigma),       K};
     if (!verts.device.cuda) return RECON_SIMD_CALL(soft_silhouette_cpu, in, s);
 #ifdef RECON_CUDA
     soft_silhouette_cuda(in, s, verts.device);
