@@ -703,10 +703,10 @@ class Meshes:
         self._check_textures(self.textures)
         return self.textures.sample_textures(fragments, faces_packed=self.faces_packed())
 
-    # Private names of PyTorch3D that scripts read. An index is None until it was computed.
+    # Private names of PyTorch3D that scripts read. An index is None until the main one of its group was computed.
 
-    def _computed(self, name: str) -> Any:
-        return None if self._topology.cached(name) is None else self._index(name)
+    def _computed(self, name: str, main: str) -> Any:
+        return None if self._topology.cached(main) is None else self._index(name)
 
     @property
     def _faces_list(self) -> list[Tensor] | None:
@@ -714,18 +714,26 @@ class Meshes:
 
     _num_verts_per_mesh = property(num_verts_per_mesh)
     _num_faces_per_mesh = property(num_faces_per_mesh)
-    _faces_packed = property(lambda self: self._computed("faces_packed"))
-    _faces_padded = property(lambda self: self._computed("faces_padded"))
-    _verts_packed_to_mesh_idx = property(lambda self: self._computed("verts_packed_to_mesh_idx"))
-    _faces_packed_to_mesh_idx = property(lambda self: self._computed("faces_packed_to_mesh_idx"))
-    _mesh_to_verts_packed_first_idx = property(lambda self: self._computed("mesh_to_verts_packed_first_idx"))
-    _mesh_to_faces_packed_first_idx = property(lambda self: self._computed("mesh_to_faces_packed_first_idx"))
-    _verts_padded_to_packed_idx = property(lambda self: self._computed("verts_padded_to_packed_idx"))
-    _edges_packed = property(lambda self: self._computed("edges_packed"))
-    _edges_packed_to_mesh_idx = property(lambda self: self._computed("edges_packed_to_mesh_idx"))
-    _mesh_to_edges_packed_first_idx = property(lambda self: self._computed("mesh_to_edges_packed_first_idx"))
-    _faces_packed_to_edges_packed = property(lambda self: self._computed("faces_to_edges"))
-    _num_edges_per_mesh = property(lambda self: self._computed("num_edges_per_mesh_int32"))
+    _faces_packed = property(lambda self: self._computed("faces_packed", "faces_packed"))
+    _faces_padded = property(lambda self: self._computed("faces_padded", "faces_padded"))
+    _verts_packed_to_mesh_idx = property(lambda self: self._computed("verts_packed_to_mesh_idx", "faces_packed"))
+    _faces_packed_to_mesh_idx = property(lambda self: self._computed("faces_packed_to_mesh_idx", "faces_packed"))
+    _mesh_to_verts_packed_first_idx = property(
+        lambda self: self._computed("mesh_to_verts_packed_first_idx", "faces_packed")
+    )
+    _mesh_to_faces_packed_first_idx = property(
+        lambda self: self._computed("mesh_to_faces_packed_first_idx", "faces_packed")
+    )
+    _verts_padded_to_packed_idx = property(
+        lambda self: self._computed("verts_padded_to_packed_idx", "verts_padded_to_packed_idx")
+    )
+    _edges_packed = property(lambda self: self._computed("edges_packed", "edges_packed"))
+    _edges_packed_to_mesh_idx = property(lambda self: self._computed("edges_packed_to_mesh_idx", "edges_packed"))
+    _mesh_to_edges_packed_first_idx = property(
+        lambda self: self._computed("mesh_to_edges_packed_first_idx", "edges_packed")
+    )
+    _faces_packed_to_edges_packed = property(lambda self: self._computed("faces_to_edges", "edges_packed"))
+    _num_edges_per_mesh = property(lambda self: self._computed("num_edges_per_mesh_int32", "edges_packed"))
 
     def _compute_packed(self, refresh: bool = False) -> None:
         """Computes the packed vertices, the packed faces and their indices; with `refresh` the vertices again."""

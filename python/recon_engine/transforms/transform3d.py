@@ -144,7 +144,7 @@ class Transform3d:
 
     def get_matrix(self) -> Tensor:
         """The composed matrices for row vectors, (N, 4, 4), in new memory."""
-        return self._product().clone()
+        return self._product() if self._transforms else self._matrix.clone()
 
     def get_se3_log(self, eps: float = 1e-4, cos_bound: float = 1e-4) -> Tensor:
         """The logarithms of rigid motions, (N, 6); see `se3_log_map`.
@@ -483,14 +483,19 @@ def _multiply(vectors: Tensor, matrix: Tensor, shift: Tensor | None = None) -> T
     """
     if vectors.dim() == 3:
         _check_batch(vectors, matrix)
+    N, _, L = matrix.shape
     with _without_autocast(vectors.device):
-        if len(matrix) == 1:
-            # One matrix: all vectors form one long list, and the product is a single one.
-            rows = vectors.reshape(-1, 3)
-            product = rows @ matrix[0] if shift is None else torch.addmm(shift[0], rows, matrix[0])
-            return product.reshape(*vectors.shape[:-1], matrix.shape[2])
-        batch = vectors.expand(len(matrix), -1, -1)
-        return torch.bmm(batch, matrix) if shift is None else torch.baddbmm(shift, batch, matrix)
+        if N == 1 or vectors.dim() == 2:
+            # One set of vectors: all matrices side by side form a single product, (P, 3) by (3, N * L).
+            rows, columns = vectors.reshape(-1, 3), matrix.transpose(0, 1).reshape(3, N * L)
+            product = rows @ columns if shift is None else torch.addmm(shift.reshape(N * L), rows, columns)
+            if N == 1:
+                return product.reshape(*vectors.shape[:-1], L)
+            return product.reshape(-1, N, L).transpose(0, 1).contiguous()
+        # On CPUs the product with long rows is two to three times as fast as the one with rows of 3.
+        a, b = matrix.transpose(1, 2), vectors.expand(N, -1, -1).transpose(1, 2)
+        product = torch.bmm(a, b) if shift is None else torch.baddbmm(shift.transpose(1, 2), a, b)
+        return product.transpose(1, 2).contiguous()
 
 
 @torch.no_grad()
