@@ -88,17 +88,23 @@ def _set_first_path(folder: str) -> None:
 
 
 def _hide_our_frames() -> None:
-    """Lets the traceback that Python prints for an uncaught exception begin in the program."""
+    """Keeps this package out of the traceback that Python prints for an uncaught exception."""
     shown = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-        while traceback is not None and _is_ours(traceback.tb_frame.f_code.co_filename):
+        while traceback is not None and _is_ours(traceback):
             traceback = traceback.tb_next
+        frame = traceback
+        while frame is not None:
+            while frame.tb_next is not None and _is_ours(frame.tb_next):
+                frame.tb_next = frame.tb_next.tb_next
+            frame = frame.tb_next
         error.__traceback__ = traceback
         shown(kind, error, traceback)
 
     sys.excepthook = hook
 
 
-def _is_ours(file: str) -> bool:
+def _is_ours(traceback: TracebackType) -> bool:
+    file = traceback.tb_frame.f_code.co_filename
     return file in ("<frozen runpy>", runpy.__file__) or os.path.dirname(file) == os.path.dirname(__file__)

@@ -1,0 +1,93 @@
+"""A program as PyTorch3D's users write it: shape and colours are fitted to pictures. It imports pytorch3d only."""
+
+import sys
+
+import numpy as np
+import torch
+from pytorch3d.loss import mesh_edge_loss, mesh_laplacian_smoothing, mesh_normal_consistency
+from pytorch3d.renderer import (
+    BlendParams,
+    FoVPerspectiveCameras,
+    MeshRasterizer,
+    MeshRenderer,
+    PointLights,
+    RasterizationSettings,
+    SoftPhongShader,
+    SoftSilhouetteShader,
+    TexturesVertex,
+    look_at_view_transform,
+)
+from pytorch3d.renderer.mesh.textures import TexturesVertex as SameTexturesVertex
+from pytorch3d.structures import Meshes
+from pytorch3d.utils import ico_sphere
+
+assert TexturesVertex is SameTexturesVertex
+device = torch.device("cpu")
+torch.manual_seed(0)
+np.random.seed(0)  # noqa: NPY002
+iterations, size = int(sys.argv[1]), int(sys.argv[2])
+num_views, num_views_per_iteration = 4, 2
+
+# The target: a red ellipsoid.
+ball = ico_sphere(2, device)
+target_verts = ball.verts_packed() * torch.tensor([0.6, 0.9, 0.7])
+red = torch.tensor([0.9, 0.2, 0.1]).expand(1, len(target_verts), 3)
+target_mesh = Meshes(verts=[target_verts], faces=[ball.faces_packed()], textures=TexturesVertex(verts_features=red))
+
+elev = torch.linspace(0, 360, num_views)
+azim = torch.linspace(-180, 180, num_views)
+R, T = look_at_view_transform(dist=2.7, elev=elev, azim=azim)
+cameras = FoVPerspectiveCameras(device=device, R=R, T=T)
+camera = FoVPerspectiveCameras(device=device, R=R[None, 1, ...], T=T[None, 1, ...])
+lights = PointLights(device=device, location=[[0.0, 0.0, -3.0]])
+
+hard = RasterizationSettings(image_size=size, blur_radius=0.0, faces_per_pixel=1)
+renderer = MeshRenderer(
+    rasterizer=MeshRasterizer(cameras=camera, raster_settings=hard),
+    shader=SoftPhongShader(device=device, cameras=camera, lights=lights),
+)
+target_images = renderer(target_mesh.extend(num_views), cameras=cameras, lights=lights)
+target_rgb = [target_images[i, ..., :3] for i in range(num_views)]
+target_cameras = [FoVPerspectiveCameras(device=device, R=R[None, i, ...], T=T[None, i, ...]) for i in range(num_views)]
+
+sigma = 1e-4
+soft = RasterizationSettings(
+    image_size=size, blur_radius=np.log(1.0 / 1e-4 - 1.0) * sigma, faces_per_pixel=50, perspective_correct=False
+)
+renderer_silhouette = MeshRenderer(
+    rasterizer=MeshRasterizer(cameras=camera, raster_settings=soft),
+    shader=SoftSilhouetteShader(blend_params=BlendParams(sigma=sigma, gamma=1e-4)),
+)
+silhouettes = renderer_silhouette(target_mesh.extend(num_views), cameras=cameras, lights=lights)
+target_silhouette = [silhouettes[i, ..., 3] for i in range(num_views)]
+renderer_textured = MeshRenderer(
+    rasterizer=MeshRasterizer(cameras=camera, raster_settings=soft),
+    shader=SoftPhongShader(device=device, cameras=camera, lights=lights),
+)
+
+src_mesh = ico_sphere(2, device)
+verts_shape = src_mesh.verts_packed().shape
+deform_verts = torch.full(verts_shape, 0.0, device=device, requires_grad=True)
+sphere_verts_rgb = torch.full([1, verts_shape[0], 3], 0.5, device=device, requires_grad=True)
+optimizer = torch.optim.SGD([deform_verts, sphere_verts_rgb], lr=1.0, momentum=0.9)
+weights = {"rgb": 1.0, "silhouette": 1.0, "edge": 1.0, "normal": 0.01, "laplacian": 1.0}
+
+for i in range(iterations):
+    optimizer.zero_grad()
+    new_src_mesh = src_mesh.offset_verts(deform_verts)
+    new_src_mesh.textures = TexturesVertex(verts_features=sphere_verts_rgb)
+    loss = {"rgb": torch.tensor(0.0), "silhouette": torch.tensor(0.0)}
+    loss["edge"] = mesh_edge_loss(new_src_mesh)
+    loss["normal"] = mesh_normal_consistency(new_src_mesh)
+    loss["laplacian"] = mesh_laplacian_smoothing(new_src_mesh, method="uniform")
+    for j in np.random.permutation(num_views).tolist()[:num_views_per_iteration]:  # noqa: NPY002
+        images = renderer_textured(new_src_mesh, cameras=target_cameras[j], lights=lights)
+        loss["silhouette"] += ((images[..., 3] - target_silhouette[j]) ** 2).mean() / num_views_per_iteration
+        loss["rgb"] += ((images[..., :3] - target_rgb[j]) ** 2).mean() / num_views_per_iteration
+    sum_loss = torch.tensor(0.0, device=device)
+    for k, value in loss.items():
+        sum_loss += value * weights[k]
+    if i in (0, iterations - 1):
+        print(f"images {(loss['rgb'] + loss['silhouette']).item():.6f}")
+    sum_loss.backward()
+    optimizer.step()
