@@ -160,12 +160,15 @@ def tiled(pictures: np.ndarray, columns: int, gap: int = 8) -> np.ndarray:
     return sheet
 
 
-def turntable(meshes: Sequence[Meshes], *, fov: float, frames: int = 36, size: int = 240) -> list[np.ndarray]:
+def turntable(
+    meshes: Sequence[Meshes], *, fov: float, distance: float = 2.7, frames: int = 36, size: int = 240
+) -> list[np.ndarray]:
     """Frames of meshes side by side that turn once around the vertical axis.
 
     Args:
         meshes: one or more, each a single mesh.
         fov: field of view in degrees.
+        distance: of the camera from the origin.
         frames: pictures in a turn.
         size: side of one picture in pixels.
 
@@ -173,7 +176,8 @@ def turntable(meshes: Sequence[Meshes], *, fov: float, frames: int = 36, size: i
         `frames` pictures (S, S len(meshes), 3) uint8.
     """
     azimuth = [360.0 * i / frames for i in range(frames)]
-    sides = [on_paper(shaded(mesh, [20.0] * frames, azimuth, fov=fov, size=size)) for mesh in meshes]
+    elevation = [20.0] * frames
+    sides = [on_paper(shaded(mesh, elevation, azimuth, distance=distance, fov=fov, size=size)) for mesh in meshes]
     return list(np.concatenate(sides, 2))
 
 

@@ -194,13 +194,15 @@ def check_folder(out: Path, overwrite: bool) -> None:
     """Refuse a results folder before any work is done.
 
     Raises:
-        FileExistsError: `out` exists and `overwrite` is not set.
+        FileExistsError: `out` exists and `overwrite` is not set, or it holds something else than results.
         NotADirectoryError: `out`, or what should hold it, is a file.
     """
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"the results folder {out} is a file: choose another name")
     if out.exists() and not overwrite:
         raise FileExistsError(f"the results folder {out} exists already: choose another, or add --overwrite")
+    if out.exists() and any(out.iterdir()) and not (out / "metrics.json").exists():
+        raise FileExistsError(f"the folder {out} holds no results of an earlier run: it is not overwritten")
     holder = next(parent for parent in out.absolute().parents if parent.exists())
     if not holder.is_dir():
         raise NotADirectoryError(f"the results folder {out} cannot be made: {holder} is a file")
