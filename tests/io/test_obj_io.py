@@ -43,6 +43,8 @@ MIXED = (
     "f -1 -2 -3 -4 -5\r\n"
 )
 
+FORMS = "Face vertices can only have 3 properties in the forms v, v/vt, v//vn or v/vt/vn"
+
 
 def write(tmp_path, text: str, name: str = "mesh.obj"):
     path = tmp_path / name
@@ -147,14 +149,14 @@ def test_path_manager_opens_and_finds_files(tmp_path):
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
-        ("v 0 0\n", 1, "a vertex needs 3 numbers, got 2"),
-        ("# x\nv\n", 2, "a vertex needs 3 numbers, got 0"),
+        ("v 0 0\n", 1, "the vertex does not have 3 values, got 2"),
+        ("# x\nv\n", 2, "the vertex does not have 3 values, got 0"),
         ("v 0 0 zero\n", 1, "expected a number in a vertex, got 'zero'"),
         ("v 0 0 1\nv 0 1-2 0\n", 2, "expected a number in a vertex, got '1-2'"),
         ("v 0 0 1.2.3\n", 1, "expected a number in a vertex, got '1.2.3'"),
         ("v 0 . 0\n", 1, "expected a number in a vertex, got '.'"),
-        ("vt 0\n", 1, "a texture coordinate needs 2 numbers, got 1"),
-        ("vn 0 0 1\nvn 1 0\n", 2, "a normal needs 3 numbers, got 2"),
+        ("vt 0\n", 1, "the texture coordinate does not have 2 values, got 1"),
+        ("vn 0 0 1\nvn 1 0\n", 2, "the normal does not have 3 values, got 2"),
         ("v 0 0 0\n" * 3 + "f 1 2\n", 4, "a face needs at least 3 vertices, got 2"),
         ("v 0 0 0\n" * 3 + "f 1 2 4\n", 4, "the v index of corner '4' is out of range: there are 3 'v' lines"),
         ("v 0 0 0\n" * 3 + "f 1 2 -4\n", 4, "the v index of corner '-4' is out of range"),
@@ -168,10 +170,26 @@ def test_path_manager_opens_and_finds_files(tmp_path):
         ),
         ("v 0 0 0\n" * 3 + "vt 0 0\nf 1/1 2/1 3/x\n", 5, "expected whole numbers in a face corner, got '3/x'"),
         ("v 0 0 0\n" * 3 + "vn 0 0 1\nf 1//1 2//1 3//2\n", 5, "the vn index of corner '3//2' is out of range"),
-        ("v 0 0 0\n" * 3 + "vt 0 0\nf 1/1 2/1 3\n", 5, "either all corners of a face have a vt index or none has"),
-        ("v 0 0 0\n" * 3 + "f 1/1/1/1 2 3\n", 4, "a face corner is v, v/vt, v//vn or v/vt/vn, got '1/1/1/1'"),
-        ("v 0 0 0\n" * 3 + "f /1 2 3\n", 4, "a face corner is v, v/vt, v//vn or v/vt/vn, got '/1'"),
-        ("v 0 0 0\n" * 3 + "f 1// 2 3\n", 4, "a face corner is v, v/vt, v//vn or v/vt/vn, got '1//'"),
+        (
+            "v 0 0 0\n" * 3 + "vt 0 0\nf 1/1 2/1 3\n",
+            5,
+            "Vertex properties are inconsistent: only some have a vt index",
+        ),
+        (
+            "v 0 0 0\n" * 3 + "f 1/1/1/1 2 3\n",
+            4,
+            FORMS + ", got '1/1/1/1'",
+        ),
+        (
+            "v 0 0 0\n" * 3 + "f /1 2 3\n",
+            4,
+            FORMS + ", got '/1'",
+        ),
+        (
+            "v 0 0 0\n" * 3 + "f 1// 2 3\n",
+            4,
+            FORMS + ", got '1//'",
+        ),
         ("v 0 0 0\n" * 3 + "f 1 2 99999999999999999999999\n", 4, "is out of range"),
         ("v 0 0 0\nusemtl\n", 2, "expected the name of a material after 'usemtl'"),
         ("mtllib \n", 1, "expected the name of a material file after 'mtllib'"),

@@ -37,7 +37,7 @@ def read(text: str):
     return load_off(io.BytesIO(text.encode()))
 
 
-@pytest.mark.parametrize("start", ["off\n", "OFF ", "", "# first\n\noff\n# second\n", "COFF\n"])
+@pytest.mark.parametrize("start", ["off\n", "OFF ", "OFF", "", "# first\n\noff\n# second\n", "COFF\n"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
 def test_cube(start, newline):
     mesh = read((start + CUBE.removeprefix("off\n")).replace("\n", newline))

@@ -198,6 +198,7 @@ FACE = "element face 1\nproperty list uchar int vertex_index\n"
         (header(2) + "0 0 0\n", "Not enough data for vertex. Expected 2 lines, got 1"),
         (header(2) + "0 0 0\n0 0\n", "line 9: Inconsistent data for vertex. Expected 3 numbers, got 2"),
         (header(1) + "0 zero 0\n", "line 8: Bad numerical data. Expected a number, got 'zero'"),
+        (header(1) + "0 0 0\ncomment x\n", "line 9: Extra data at end of file."),
         (header(1) + "0 0 0\n1\n", "line 9: Extra data at end of file"),
         (
             header(1, FACE) + "0 0 0\n3 0 0\n",

@@ -25,6 +25,7 @@ from ._numbers import (
     tokenize,
 )
 
+_CORNER_FORMS = "Face vertices can only have 3 properties in the forms v, v/vt, v//vn or v/vt/vn"
 _NO_INDEX = -1
 _ABSENT = np.iinfo(np.int64).min  # while -1 may still be an index counted from the end
 
@@ -173,7 +174,7 @@ class _Parser:
         counts = self._tokens_per_line(tokens, len(lines))
         if counts.min() < columns:
             short = int(np.argmax(counts < columns))
-            self._fail(lines[short], f"a {what} needs {columns} numbers, got {counts[short]}")
+            self._fail(lines[short], f"the {what} does not have {columns} values, got {counts[short]}")
         try:
             values = parse_floats(tokens)
         except TokenError as error:
@@ -191,17 +192,17 @@ class _Parser:
             return [np.empty((0, 3), dtype=np.int64)] * 3
         tokens = tokenize(self._gather(lines, 1))
         counts = self._tokens_per_line(tokens, len(lines))
+        line_of = np.repeat(lines, counts)
+        corners = self._corner_indices(tokens, line_of)
         if counts.min() < 3:
             short = int(np.argmax(counts < 3))
             self._fail(lines[short], f"a face needs at least 3 vertices, got {counts[short]}")
-        line_of = np.repeat(lines, counts)
-        corners = self._corner_indices(tokens, line_of)
-        for column, (statement_lines, what) in enumerate([(verts, "v"), (uvs, "vt"), (normals, "vn")]):
-            present = corners[:, column] != _ABSENT
-            if column and not present.any():
-                continue
-            self._check_consistent(present, counts, lines, what)
-            self._resolve(corners[:, column], present, line_of, statement_lines, what, tokens)
+        present = corners != _ABSENT
+        self._check_consistent(present[:, 1], counts, lines, "vt")
+        self._check_consistent(present[:, 2], counts, lines, "vn")
+        for column, (statements, what) in enumerate([(verts, "v"), (uvs, "vt"), (normals, "vn")]):
+            if present[:, column].any():
+                self._resolve(corners[:, column], present[:, column], line_of, statements, what, tokens)
         corners[corners == _ABSENT] = _NO_INDEX
         self.triangles_per_face = counts - 2
         return [fan_triangles(corners[:, k], counts) for k in range(3)]
@@ -217,7 +218,7 @@ class _Parser:
         num_slashes, first_slash = _slashes(tokens, slash)
         if num_slashes.max() > 2:
             bad = int(np.argmax(num_slashes > 2))
-            self._fail(line_of[bad], f"a face corner is v, v/vt, v//vn or v/vt/vn, got {tokens.word(bad)!r}")
+            self._fail(line_of[bad], f"{_CORNER_FORMS}, got {tokens.word(bad)!r}")
         has_uv = num_slashes > 0
         has_uv &= (first_slash + 1 < ends) & (text[first_slash + 1] != SLASH)
         has_normal = (num_slashes == 2) & (text[ends - 1] != SLASH)
@@ -226,7 +227,7 @@ class _Parser:
         # Where there is no vertex number the parts do not add up: `/2/3`, and `1//` has two slashes for one number.
         if (text[starts] == SPACE).any() or ((num_slashes == 2) & ~has_normal).any():
             bad = int(np.argmax((text[starts] == SPACE) | ((num_slashes == 2) & ~has_normal)))
-            self._fail(line_of[bad], f"a face corner is v, v/vt, v//vn or v/vt/vn, got {tokens.word(bad)!r}")
+            self._fail(line_of[bad], f"{_CORNER_FORMS}, got {tokens.word(bad)!r}")
         sizes = 1 + has_uv + has_normal
         last = np.cumsum(sizes)
         flat = self._ints(tokens, text, line_of, last)
@@ -246,11 +247,13 @@ class _Parser:
             self._fail(line_of[corner], f"expected whole numbers in a face corner, got {tokens.word(corner)!r}")
 
     def _check_consistent(self, present: np.ndarray, counts: np.ndarray, lines: np.ndarray, what: str) -> None:
-        if present.all():
+        if present.all() or not present.any():
             return
         in_face = np.add.reduceat(present.astype(np.int64), np.cumsum(counts) - counts)
         if (mixed := (in_face != 0) & (in_face != counts)).any():
-            self._fail(lines[int(np.argmax(mixed))], f"either all corners of a face have a {what} index or none has")
+            self._fail(
+                lines[int(np.argmax(mixed))], f"Vertex properties are inconsistent: only some have a {what} index"
+            )
 
     def _resolve(
         self,

@@ -209,6 +209,8 @@ class _AsciiBody:
             self.values = parse_floats(self.tokens)
         except TokenError as error:
             row = int(np.searchsorted(self.row_starts, error.token, side="right")) - 1
+            if row >= sum(element.count for element in ply.elements):
+                self._fail(row, "Extra data at end of file.")
             self._fail(row, f"Bad numerical data. Expected a number, got {self.tokens.word(error.token)!r}")
 
     def read(self) -> None:
@@ -223,7 +225,7 @@ class _AsciiBody:
             first += element.count
         if first < len(self.line_of_row):
             start = self.tokens.starts[self.row_starts[first]]
-            self._fail(first, f"Extra data at end of file: {self.tokens.text[start : start + 20].tobytes()!r}")
+            self._fail(first, f"Extra data at end of file. Found {self.tokens.text[start : start + 20].tobytes()!r}")
 
     def _columns(self, element: PlyElement, rows: slice) -> dict[str, np.ndarray | ListColumn]:
         at = self.row_starts[rows]
@@ -301,7 +303,7 @@ class _BinaryBody:
                 self.ply.columns[element.name] = {p.name: table[p.name].astype(p.dtype) for p in element.properties}
         if bytes(self.body[self.at :]).strip():
             extra = bytes(self.body[self.at : self.at + 20])
-            raise ValueError(f"{self.ply.name}: Extra data at end of file: {extra!r}")
+            raise ValueError(f"{self.ply.name}: Extra data at end of file. Found {extra!r}")
 
     def _dtype(self, data_type: str) -> np.dtype:
         return np.dtype(self.ply.byte_order + _TYPES[data_type])

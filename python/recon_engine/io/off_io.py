@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -80,12 +81,14 @@ class _Parser:
 
     def _read_magic(self, text: np.ndarray) -> None:
         """Overwrites the word OFF (or COFF, with vertex colours) with spaces."""
-        words = tokenize(text)
-        if len(words) and words.word(0).lower() in ("off", "coff"):
-            if len(words) > 1 and words.word(1).lower() == "binary":
+        starts = np.flatnonzero(text > SPACE)[:1]
+        for start in starts.tolist():
+            magic = re.match(rb"c?off(\s+binary)?", text[start:].tobytes()[:80], re.IGNORECASE)
+            if magic is None:
+                return
+            if magic[1]:
                 raise ValueError(f"{self.name}: binary OFF files are not supported, expected text")
-            start = int(np.flatnonzero(text > SPACE)[0])
-            text[start : start + len(words.word(0))] = SPACE
+            text[start : start + magic.end()] = SPACE
 
     def parse(self) -> OffMesh:
         if not len(self.row_counts):
@@ -100,7 +103,7 @@ class _Parser:
         if len(self.row_counts) < 1 + num_verts + num_faces:
             self._short("face", num_faces, len(self.row_counts) - 1 - num_verts)
         if len(self.row_counts) > 1 + num_verts + num_faces:
-            self._fail(1 + num_verts + num_faces, "Extra data at end of file")
+            self._fail(1 + num_verts + num_faces, "Extra data at end of file: expected nothing behind the faces")
         verts, verts_colors = self._verts(num_verts)
         faces, faces_colors = self._faces(1 + num_verts, num_faces, num_verts)
         return OffMesh(verts, verts_colors, faces, faces_colors)
