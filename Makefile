@@ -46,9 +46,12 @@ format: $(VENV)/.lint ## rewrite the sources in the house format
 	$(VENV)/bin/ruff format .
 	find csrc tests/csrc \( -name '*.cpp' -o -name '*.cu' -o -name '*.h' \) -print0 | xargs -0 $(VENV)/bin/clang-format -i
 
-# BENCH_PYTHON may be any Python with torch and pytest-benchmark, for instance one that also has PyTorch3D.
-bench: $(VENV)/.bench ## time every case against the rivals that can be imported
-	$(BENCH_PYTHON) -m pytest benchmarks --benchmark-json=benchmarks/results/$(BENCH_MACHINE).json $(PYTEST_ARGS)
+# BENCH_PYTHON may be any Python with torch, for instance one that also has PyTorch3D: nothing is installed into it.
+bench: $(VENV)/.torch ## time every case against the rivals that can be imported
+	$(BENCH_PYTHON) -m pip install --quiet --disable-pip-version-check --upgrade --no-deps --target build/bench .
+	$(BENCH_PYTHON) -m pip install --quiet --disable-pip-version-check --upgrade --target build/bench pytest-benchmark
+	PYTHONPATH=build/bench $(BENCH_PYTHON) -m pytest benchmarks -W ignore $(PYTEST_ARGS) \
+	  --benchmark-json=benchmarks/results/$(BENCH_MACHINE).json
 	$(BENCH_PYTHON) benchmarks/table.py
 
 bench-table: ## write the tables of README.md again from the committed results
@@ -76,8 +79,4 @@ $(VENV)/.installed: $(VENV)/.torch $(sources)
 
 $(VENV)/.lint: $(VENV)/.torch .ci/lint.txt
 	$(pip) install --quiet -r .ci/lint.txt
-	@touch $@
-
-$(VENV)/.bench: $(VENV)/.installed
-	$(pip) install --quiet 'recon_engine[bench]'
 	@touch $@
