@@ -98,7 +98,15 @@ class _Parser:
             words = " ".join(self.tokens.word(i) for i in range(min(self.row_counts[0], 8)))
             self._fail(0, f"Invalid counts line: {words!r}; expected the numbers of vertices, faces and edges")
         num_verts, num_faces = int(header[0]), int(header[1])
-        if len(self.row_counts) < 1 + num_verts:
+        counts = self.row_counts[1 : 1 + num_verts]
+        if len(counts) and (counts[0] not in (3, 6, 7) or (counts != counts[0]).any()):
+            row = int(np.argmax(counts != counts[0]))
+            self._fail(
+                1 + row,
+                f"Bad vertex data: expected the same number of columns in all {num_verts} lines, 3 and a colour of none, "
+                f"3 or 4; got {counts[row]}",
+            )
+        if len(counts) < num_verts:
             self._short("vertex", num_verts, len(self.row_counts) - 1)
         if len(self.row_counts) < 1 + num_verts + num_faces:
             self._short("face", num_faces, len(self.row_counts) - 1 - num_verts)
@@ -112,11 +120,6 @@ class _Parser:
         if not num_verts:
             return np.empty((0, 3), dtype=np.float32), None
         counts = self.row_counts[1 : 1 + num_verts]
-        if counts[0] not in (3, 6, 7) or (counts != counts[0]).any():
-            row = int(np.argmax(counts != counts[0]))
-            self._fail(
-                1 + row, f"Bad vertex data. Expected 3 numbers and a colour of none, 3 or 4, got {counts[row]} numbers"
-            )
         start = self.row_starts[1]
         rows = cast(self.values[start : start + num_verts * counts[0]].reshape(num_verts, -1), np.float32)
         return rows[:, :3], self._colors(rows[:, 3:], first_row=1, skip=3)
