@@ -26,17 +26,18 @@ main,header,footer{max-width:1120px;margin:0 auto;padding:0 24px}
 header{padding-top:56px}
 h1{font-size:clamp(1.75rem,4vw,2.5rem);line-height:1.15;letter-spacing:-.02em;margin:.2em 0 .35em}
 h2{font-size:1.3rem;letter-spacing:-.01em;margin:56px 0 6px}
-p{margin:0 0 14px;max-width:72ch}.lead{font-size:1.1rem;color:var(--soft)}.soft{color:var(--soft)}
+p{margin:0 0 14px;max-width:80ch}.lead{font-size:1.1rem;color:var(--soft)}.soft{color:var(--soft)}
 .over{color:var(--accent);font-weight:600;letter-spacing:.04em;font-size:.85rem}
 .notice{border-left:4px solid var(--s2);background:var(--card);padding:12px 16px;border-radius:0 8px 8px 0}
-dl.numbers{display:grid;grid-template-columns:repeat(auto-fit,minmax(170px,1fr));gap:12px;margin:28px 0 0}
-dl.numbers div{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:16px 18px}
+dl.numbers{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:12px;margin:28px 0 0}
+dl.numbers div{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:14px 16px}
 dl.numbers dt{color:var(--soft);font-size:.88rem}
-dl.numbers dd{margin:2px 0 0;font-size:1.75rem;font-weight:650;letter-spacing:-.02em;font-variant-numeric:tabular-nums;
+dl.numbers dd{margin:2px 0 0;font-size:1.6rem;font-weight:650;letter-spacing:-.02em;font-variant-numeric:tabular-nums;
 line-height:1.25}
 dl.numbers dd.note{font-size:.8rem;font-weight:400;letter-spacing:0;color:var(--soft);line-height:1.4}
-.grid{display:grid;gap:12px;grid-template-columns:repeat(auto-fill,minmax(min(100%,var(--cell)),1fr))}
+.grid{display:grid;gap:12px;grid-template-columns:repeat(auto-fill,minmax(min(46%,var(--cell)),1fr))}
 figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:12px;overflow:hidden}
+@media (min-width:560px){figure.wide{grid-column:span 2}}
 figure img{display:block;width:100%;height:auto;background:var(--plate)}
 figcaption{padding:8px 12px;font-size:.85rem;color:var(--soft);font-variant-numeric:tabular-nums}
 .chart{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:16px 16px 10px}
@@ -72,11 +73,13 @@ class Picture(NamedTuple):
         data: bytes of a PNG or GIF file.
         alt: what it shows, for readers who cannot see it.
         caption: the line under it; none when empty.
+        wide: takes two cells of the grid.
     """
 
     data: bytes
     alt: str
     caption: str = ""
+    wide: bool = False
 
 
 class Number(NamedTuple):
@@ -218,7 +221,8 @@ def _figure(picture: Picture) -> str:
     kind = "gif" if picture.data[:3] == b"GIF" else "png"
     uri = f"data:image/{kind};base64,{base64.b64encode(picture.data).decode()}"
     caption = f"<figcaption>{escape(picture.caption)}</figcaption>" if picture.caption else ""
-    return f'<figure><img src="{uri}" alt="{escape(picture.alt)}">{caption}</figure>'
+    wide = ' class="wide"' if picture.wide else ""
+    return f'<figure{wide}><img src="{uri}" alt="{escape(picture.alt)}">{caption}</figure>'
 
 
 def _chart(table: Mapping[str, Sequence[float]], alt: str) -> str:

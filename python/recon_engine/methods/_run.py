@@ -10,7 +10,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType, ModuleType, TracebackType
 from typing import Any
@@ -70,24 +70,38 @@ class History:
     ) -> None:
         self.columns = tuple(columns)
         self.weights = torch.tensor(weights, dtype=torch.float32, device=device)
+        self._used = [weight > 0 for weight in weights]
         self._rows = torch.zeros(iterations, len(self.columns), device=device)
         self.length = 0
 
-    def total(self, losses: Sequence[Tensor]) -> Tensor:
-        """The weighted sum of the losses; the losses themselves become the next row."""
-        row = torch.stack(list(losses))
+    def total(self, losses: Sequence[Callable[[], Tensor]]) -> Tensor:
+        """Evaluate the losses, keep them as the next row, and return their weighted sum.
+
+        A loss of weight 0 is recorded only: it is evaluated without gradients, so that it cannot spoil those of the
+        others where it has none (the normals of collapsed faces).
+
+        Args:
+            losses: one function for each column, returning a scalar.
+        """
+        values = []
+        for loss, is_used in zip(losses, self._used, strict=True):
+            with torch.set_grad_enabled(is_used):
+                values.append(loss())
+        row = torch.stack(values)
         self._rows[self.length] = row.detach()
         self.length += 1
-        return (row * self.weights).sum()
+        return torch.where(self.weights > 0, row * self.weights, 0.0).sum()
 
     def last(self) -> float:
         """The newest weighted sum. Waits for the device."""
-        return float((self._rows[self.length - 1] * self.weights).sum())
+        row = self._rows[self.length - 1]
+        return float(torch.where(self.weights > 0, row * self.weights, 0.0).sum())
 
     def table(self) -> dict[str, list[float]]:
         """Every loss as recorded, unweighted, and the weighted sum as `total`."""
         rows = self._rows[: self.length].cpu()
-        total = (rows * self.weights.cpu()).sum(1)
+        weights = self.weights.cpu()
+        total = torch.where(weights > 0, rows * weights, 0.0).sum(1)
         columns = {name: rows[:, i].tolist() for i, name in enumerate(self.columns)}
         return {"total": total.tolist(), **columns}
 
@@ -127,8 +141,8 @@ class Loop:
 
     Example:
         >>> history = History(["loss"], [1.0], 3)
-        >>> [history.total([torch.tensor(float(i))]).item() for i in Loop(3, history)]
-        [0.0, 1.0, 2.0]
+        >>> [history.total([lambda: torch.tensor(2.0)]).item() for _ in Loop(3, history)]
+        [2.0, 2.0, 2.0]
     """
 
     def __init__(self, iterations: int, history: History, label: str = "", show: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -100,15 +101,17 @@ def fit_points(
     optimizer = torch.optim.SGD([offset], lr=settings.learning_rate, momentum=settings.momentum)
     with seeded(settings.seed, verts.device):
         for _ in loop:
-            mesh = start.offset_verts(offset)
-            losses = (
-                chamfer_distance(target.points(count)[None], sample_points_from_meshes(mesh, count))[0],
-                mesh_edge_loss(mesh),
-                mesh_normal_consistency(mesh),
-                mesh_laplacian_smoothing(mesh, method="uniform"),
-            )
             optimizer.zero_grad()
-            history.total(losses).backward()
+            mesh = start.offset_verts(offset)
+            total = history.total(
+                (
+                    partial(_chamfer, mesh, target.points(count), count),
+                    partial(mesh_edge_loss, mesh),
+                    partial(mesh_normal_consistency, mesh),
+                    partial(mesh_laplacian_smoothing, mesh, method="uniform"),
+                )
+            )
+            total.backward()
             optimizer.step()
         fitted = start.offset_verts(offset.detach())
         points = target.points(_MEASURED_SAMPLES)
@@ -147,6 +150,12 @@ def measure(mesh: Meshes, points: Tensor, seed: int = 0) -> Measures:
             longest_edge=float((a - b).norm(dim=1).max()),
             roughness=float(mesh_normal_consistency(mesh)),
         )
+
+
+def _chamfer(mesh: Meshes, points: Tensor, count: int) -> Tensor:
+    """Chamfer distance between the points and `count` random points of the mesh."""
+    distance, _ = chamfer_distance(points[None], sample_points_from_meshes(mesh, count))
+    return distance
 
 
 class _Target:
