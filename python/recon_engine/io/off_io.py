@@ -103,8 +103,8 @@ class _Parser:
             row = int(np.argmax(counts != counts[0]))
             self._fail(
                 1 + row,
-                f"Bad vertex data. Expected the same number of columns in all {num_verts} lines: 3, and 0, 3 or 4 for a "
-                f"colour; got {counts[row]}",
+                f"Bad vertex data. Expected the same number of columns in all {num_verts} lines: 3, and 0, 3 or 4 for "
+                f"a colour; got {counts[row]}",
             )
         if len(counts) < num_verts:
             self._short("vertex", num_verts, len(self.row_counts) - 1)
