@@ -69,9 +69,9 @@ class Op:
         single = hints.pop("return") is Tensor
 
         def forward(*inputs: Any) -> Any:
-            inputs = _contiguous(inputs)
-            out = outputs(*inputs)
-            forward_kernel(*inputs, *((out,) if single else out))
+            packed = _contiguous(inputs)
+            out = outputs(*packed)
+            forward_kernel(*packed, *((out,) if single else out))
             return out
 
         def backward(inputs: Sequence[Any], out: list[Tensor], grad_out: list[Tensor], needed: list[bool]) -> list[Any]:

@@ -28,12 +28,14 @@ def values_and_grads(op: Callable[..., Any], *inputs: Any) -> tuple[list[Tensor]
     return [o.detach() for o in outs], zeros
 
 
-def assert_matches_reference(op: Callable[..., Any], *inputs: Any, **tolerance: float) -> None:
+def assert_matches_reference(
+    op: Callable[..., Any], *inputs: Any, rtol: float | None = None, atol: float | None = None
+) -> None:
     """Values and gradients of `op` equal those of its reference, on the inputs' device and dtype."""
     actual = values_and_grads(op, *inputs)
     with reference():
         expected = values_and_grads(op, *inputs)
-    torch.testing.assert_close(actual, expected, **tolerance)
+    torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol)
 
 
 def assert_as_accurate(op: Callable[..., Any], *inputs: Any, factor: float = 2.0) -> None:
