@@ -21,7 +21,7 @@ constexpr int max_dims = 8;
 const DLPackExchangeAPI* exchange = nullptr;
 struct Torch {
   PyTypeObject* tensor_type;
-  py::handle get_num_threads, empty, uint8, device, current_stream;
+  py::handle get_num_threads, deterministic, empty, uint8, device, current_stream;
   py::handle dtypes[8];
 } torch;
 
@@ -126,6 +126,7 @@ void call(const recon::Op& op, const py::args& args) {
   for (size_t i = 0; i < op.params.size(); ++i) converted[i] = to_arg(PyTuple_GET_ITEM(args.ptr(), i), metadata[i]);
   recon::check(op, converted);
   recon::set_num_threads(torch.get_num_threads().cast<int>());
+  recon::set_deterministic(torch.deterministic().cast<bool>());
   const py::gil_scoped_release release;
   op.call(converted);
 }
@@ -167,6 +168,7 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   const py::module_ t = py::module_::import("torch");
   torch.tensor_type = reinterpret_cast<PyTypeObject*>(forever(t.attr("Tensor")).ptr());
   torch.get_num_threads = forever(t.attr("get_num_threads"));
+  torch.deterministic = forever(t.attr("are_deterministic_algorithms_enabled"));
   torch.empty = forever(t.attr("empty"));
   torch.uint8 = forever(t.attr("uint8"));
   torch.device = forever(t.attr("device"));

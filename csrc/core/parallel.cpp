@@ -14,6 +14,7 @@ namespace recon {
 namespace {
 
 thread_local int threads_of_this_call = 1;
+thread_local bool deterministic_call = false;
 std::atomic<bool> forked{false};
 
 // Watches from the moment the library is loaded: torch may use its pool, and fork, before the first call here.
@@ -52,6 +53,8 @@ struct Job {
 
 int num_threads() { return threads_of_this_call; }
 void set_num_threads(int n) { threads_of_this_call = std::max(n, 1); }
+bool deterministic() { return deterministic_call; }
+void set_deterministic(bool on) { deterministic_call = on; }
 
 void for_each_task(int64_t n, const std::function<void(int64_t, int)>& task) {
   const int threads = static_cast<int>(std::min<int64_t>(num_threads(), n));

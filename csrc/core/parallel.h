@@ -15,6 +15,10 @@ namespace recon {
 int num_threads();
 void set_num_threads(int n);
 
+// Whether torch.use_deterministic_algorithms is on: kernels must then give the same bits each time.
+bool deterministic();
+void set_deterministic(bool on);
+
 // Runs task(i, worker) for i in [0, n), on up to num_threads() threads that take the next i when they are free.
 // `worker` < num_threads() names the thread, for per-thread memory. One task or one thread: a plain loop.
 // The first exception thrown by a task is rethrown here, after the others have stopped.

@@ -71,6 +71,41 @@ RECON_HD FaceKind make_raster_face(const T* v0, const T* v1, const T* v2, T blur
   return FaceKind::visible;
 }
 
+// Columns and rows of the pixels whose centres may lie within the blurred bounding box of a face; empty if i1 < i0.
+struct PixelBox {
+  int32_t i0, i1, j0, j1;
+};
+
+// The first and last pixel of a side whose centre lies in [lo, hi]; centres descend. Estimated, then corrected with the
+// centres themselves, so that no pixel is lost to rounding.
+template <class T>
+RECON_HD void pixel_range(int64_t size, int64_t other, T lo, T hi, int32_t& first, int32_t& last) {
+  const auto center = [&](int64_t i) { return pixel_center<T>(size - 1 - i, size, other); };
+  const T top = center(0), step = size > 1 ? (top - center(size - 1)) / T(size - 1) : T(1);
+  const auto estimate = [&](T v) {
+    return static_cast<int64_t>(minimum(maximum((top - v) / step, T(-2)), T(size + 1)));
+  };
+  int64_t i = estimate(hi) - 1, j = estimate(lo) + 2;
+  i = i < 0 ? 0 : i > size ? size : i;
+  j = j > size - 1 ? size - 1 : j < -1 ? -1 : j;
+  while (i > 0 && center(i - 1) <= hi) --i;
+  while (i <= j && center(i) > hi) ++i;
+  while (j + 1 < size && center(j + 1) >= lo) ++j;
+  while (j >= i && center(j) < lo) --j;
+  first = static_cast<int32_t>(i), last = static_cast<int32_t>(j);
+}
+
+template <class T>
+RECON_HD PixelBox pixel_box(const RasterFace<T>& f, int64_t H, int64_t W, T blur_radius) {
+  using std::sqrt;
+  const T reach = sqrt(blur_radius);
+  PixelBox b;
+  pixel_range(W, H, minimum(f.x0, minimum(f.x1, f.x2)) - reach, maximum(f.x0, maximum(f.x1, f.x2)) + reach, b.i0, b.i1);
+  pixel_range(H, W, minimum(f.y0, minimum(f.y1, f.y2)) - reach, maximum(f.y0, maximum(f.y1, f.y2)) + reach, b.j0, b.j1);
+  if (b.j1 < b.j0) b.i0 = 0, b.i1 = -1;
+  return b;
+}
+
 template <class V>
 struct Triple {
   V a, b, c;
@@ -86,11 +121,6 @@ template <class V>
 RECON_HD Triple<V> edge_functions(V px, V py, V x0, V y0, V x1, V y1, V x2, V y2) {
   return {edge_function(px, py, x1, y1, x2, y2), edge_function(px, py, x2, y2, x0, y0),
           edge_function(px, py, x0, y0, x1, y1)};
-}
-
-template <class V>
-RECON_HD Triple<V> edge_functions(const RasterFace<V>& f, V px, V py) {
-  return edge_functions(px, py, f.x0, f.y0, f.x1, f.y1, f.x2, f.y2);
 }
 
 // Barycentric coordinates on the screen -> on the face seen in perspective: w_i / z_i, normalised.
@@ -133,16 +163,54 @@ RECON_HD void segment_sq_distance_vjp(V px, V py, V ax, V ay, V bx, V by, V g, V
   gax += s * dx, gay += s * dy, gbx += t * dx, gby += t * dy;
 }
 
-// What one face is at one pixel.
-template <class V>
-struct FaceAtPixel {
-  V z, dist;  // dist is unsigned
-  Triple<V> bary;
-};
-
 template <class T, class V>
 RECON_HD V depth_at(const Triple<V>& w, V z0, V z1, V z2) {
   return w.a * z0 + w.b * z1 + w.c * z2;
+}
+
+// What one face is at one pixel.
+template <class T>
+struct FaceAtPixel {
+  T z, dist;  // dist is signed
+  Triple<T> weights;
+};
+
+// Whether the face hits the pixel centre (px, py), and how. The pixel must lie in the face's pixel box.
+template <class T>
+RECON_HD bool face_at_pixel(const RasterFace<T>& f, T px, T py, T blur_radius, bool perspective, bool clip,
+                            FaceAtPixel<T>& at) {
+  const Triple<T> e = edge_functions(px, py, f.x0, f.y0, f.x1, f.y1, f.x2, f.y2);
+  const T sign = f.area > T(0) ? T(1) : T(-1);
+  if (!(e.a * sign >= f.reach0 && e.b * sign >= f.reach1 && e.c * sign >= f.reach2)) return false;
+  Triple<T> w = {e.a / f.area, e.b / f.area, e.c / f.area};
+  if (perspective) w = perspective_correct<T>(w, f.z0 * f.z_scale, f.z1 * f.z_scale, f.z2 * f.z_scale);
+  const bool inside = w.a > T(0) && w.b > T(0) && w.c > T(0);
+  at.weights = clip ? clip_barycentric<T>(w) : w;
+  at.z = depth_at<T>(at.weights, f.z0, f.z1, f.z2);
+  if (!(at.z >= T(0))) return false;
+  const T d01 = segment_sq_distance<T>(px, py, f.x0, f.y0, f.x1, f.y1, f.sq01);
+  const T d02 = segment_sq_distance<T>(px, py, f.x0, f.y0, f.x2, f.y2, f.sq02);
+  const T d12 = segment_sq_distance<T>(px, py, f.x1, f.y1, f.x2, f.y2, f.sq12);
+  const T dist = minimum(minimum(d01, d02), d12);
+  at.dist = inside ? -dist : dist;
+  return inside || dist < blur_radius;
+}
+
+// Gradients of g * (squared distance of p to the nearest edge) in the corners; of 01, 02, 12 the first where they tie.
+template <class T, class V>
+RECON_HD void nearest_edge_vjp(V px, V py, const V* x, const V* y, V sq01, V sq02, V sq12, V g, V* gx, V* gy) {
+  const V zero(T(0));
+  const V d01 = segment_sq_distance<T>(px, py, x[0], y[0], x[1], y[1], sq01);
+  const V d02 = segment_sq_distance<T>(px, py, x[0], y[0], x[2], y[2], sq02);
+  const V d12 = segment_sq_distance<T>(px, py, x[1], y[1], x[2], y[2], sq12);
+  const auto is01 = (d01 <= d02) & (d01 <= d12);
+  const auto from0 = is01 | ((d02 <= d01) & (d02 <= d12));
+  V gax = zero, gay = zero, gbx = zero, gby = zero;
+  segment_sq_distance_vjp<T>(px, py, select(from0, x[0], x[1]), select(from0, y[0], y[1]), select(is01, x[1], x[2]),
+                             select(is01, y[1], y[2]), g, gax, gay, gbx, gby);
+  gx[0] = select(from0, gax, zero), gy[0] = select(from0, gay, zero);
+  gx[1] = select(is01, gbx, select(from0, zero, gax)), gy[1] = select(is01, gby, select(from0, zero, gay));
+  gx[2] = select(is01, zero, gbx), gy[2] = select(is01, zero, gby);
 }
 
 // Gradients in the nine coordinates of a face (x0 y0 z0 x1 ...) from those of its depth, barycentric coordinates and
@@ -161,21 +229,9 @@ RECON_HD void raster_vjp(V px, V py, const V* x, const V* y, const V* z, bool pe
   const Triple<V> w = perspective ? perspective_correct<T>(screen, z0, z1, z2) : screen;
   const auto inside = (w.a > zero) & (w.b > zero) & (w.c > zero);
 
-  // Through the distance, to the two ends of the nearest edge (the first of 01, 02, 12 where they tie).
-  const V g = select(inside, -grad_dist, grad_dist);
   const auto sq = [&](int a, int b) { return (x[b] - x[a]) * (x[b] - x[a]) + (y[b] - y[a]) * (y[b] - y[a]); };
-  const V d01 = segment_sq_distance<T>(px, py, x[0], y[0], x[1], y[1], sq(0, 1));
-  const V d02 = segment_sq_distance<T>(px, py, x[0], y[0], x[2], y[2], sq(0, 2));
-  const V d12 = segment_sq_distance<T>(px, py, x[1], y[1], x[2], y[2], sq(1, 2));
-  const auto is01 = (d01 <= d02) & (d01 <= d12);
-  const auto a_is_0 = is01 | ((d02 <= d01) & (d02 <= d12));
-  const V ax = select(a_is_0, x[0], x[1]), ay = select(a_is_0, y[0], y[1]);
-  const V bx = select(is01, x[1], x[2]), by = select(is01, y[1], y[2]);
-  V gax = zero, gay = zero, gbx = zero, gby = zero;
-  segment_sq_distance_vjp<T>(px, py, ax, ay, bx, by, g, gax, gay, gbx, gby);
-  V gx0 = select(a_is_0, gax, zero), gy0 = select(a_is_0, gay, zero);
-  V gx1 = select(is01, gbx, select(a_is_0, zero, gax)), gy1 = select(is01, gby, select(a_is_0, zero, gay));
-  V gx2 = select(is01, zero, gbx), gy2 = select(is01, zero, gby);
+  V gx[3], gy[3];
+  nearest_edge_vjp<T>(px, py, x, y, sq(0, 1), sq(0, 2), sq(1, 2), select(inside, -grad_dist, grad_dist), gx, gy);
 
   // Through the depth and the barycentric coordinates: clip, then perspective, then the edge functions over the area.
   const Triple<V> clipped = clip ? clip_barycentric<T>(w) : w;
@@ -205,15 +261,15 @@ RECON_HD void raster_vjp(V px, V py, const V* x, const V* y, const V* z, bool pe
   // w_i = e_i / area:  dL/de_i = g_i / area,  dL/darea = -sum g_i e_i / area^2.
   const V l0 = gw.a / area, l1 = gw.b / area, l2 = gw.c / area;
   const V s = -(l0 * screen.a + l1 * screen.b + l2 * screen.c);
-  gx0 += l1 * (y[2] - py) + l2 * (py - y[1]) + s * (y[2] - y[1]);
-  gy0 += l1 * (px - x[2]) + l2 * (x[1] - px) + s * (x[1] - x[2]);
-  gx1 += l0 * (py - y[2]) + l2 * (y[0] - py) + s * (y[0] - y[2]);
-  gy1 += l0 * (x[2] - px) + l2 * (px - x[0]) + s * (x[2] - x[0]);
-  gx2 += l0 * (y[1] - py) + l1 * (py - y[0]) + s * (y[1] - y[0]);
-  gy2 += l0 * (px - x[1]) + l1 * (x[0] - px) + s * (x[0] - x[1]);
-  out[0] = gx0, out[1] = gy0, out[2] = gz0;
-  out[3] = gx1, out[4] = gy1, out[5] = gz1;
-  out[6] = gx2, out[7] = gy2, out[8] = gz2;
+  gx[0] += l1 * (y[2] - py) + l2 * (py - y[1]) + s * (y[2] - y[1]);
+  gy[0] += l1 * (px - x[2]) + l2 * (x[1] - px) + s * (x[1] - x[2]);
+  gx[1] += l0 * (py - y[2]) + l2 * (y[0] - py) + s * (y[0] - y[2]);
+  gy[1] += l0 * (x[2] - px) + l2 * (px - x[0]) + s * (x[2] - x[0]);
+  gx[2] += l0 * (y[1] - py) + l1 * (py - y[0]) + s * (y[1] - y[0]);
+  gy[2] += l0 * (px - x[1]) + l1 * (x[0] - px) + s * (x[0] - x[1]);
+  out[0] = gx[0], out[1] = gy[0], out[2] = gz0;
+  out[3] = gx[1], out[4] = gy[1], out[5] = gz1;
+  out[6] = gx[2], out[7] = gy[2], out[8] = gz2;
 }
 
 }  // namespace recon

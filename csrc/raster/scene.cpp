@@ -25,23 +25,8 @@ void check_ranges(const RasterInput<T>& in) {
                                   " to " + std::to_string(in.first[n] + in.count[n]) + " of " + std::to_string(in.F));
 }
 
-// The first and last index whose centre lies in [lo, hi]; centres descend. Estimated, then corrected by comparison.
 template <class T>
-void pixel_range(const T* centers, int64_t n, T lo, T hi, int32_t& a, int32_t& b) {
-  const T top = centers[0], step = n > 1 ? (centers[0] - centers[n - 1]) / T(n - 1) : T(1);
-  const auto index = [&](T v) { return static_cast<int64_t>(std::min(std::max((top - v) / step, T(-2)), T(n + 1))); };
-  int64_t i = std::min(std::max(index(hi) - 1, int64_t{0}), n),
-          j = std::max(std::min(index(lo) + 2, n - 1), int64_t{-1});
-  while (i > 0 && centers[i - 1] <= hi) --i;
-  while (i <= j && centers[i] > hi) ++i;
-  while (j + 1 < n && centers[j + 1] >= lo) ++j;
-  while (j >= i && centers[j] < lo) --j;
-  a = static_cast<int32_t>(i), b = static_cast<int32_t>(j);
-}
-
-template <class T>
-void set_up_faces(const RasterInput<T>& in, const T* px, const T* py, RasterFace<T>* faces, PixelBox* boxes) {
-  const T reach = std::sqrt(in.blur_radius);
+void set_up_faces(const RasterInput<T>& in, RasterFace<T>* faces, PixelBox* boxes) {
   for_each_range(in.F, 1024, [&](int64_t begin, int64_t end) {
     for (int64_t f = begin; f < end; ++f) {
       const int64_t* v = in.faces + 3 * f;
@@ -59,15 +44,7 @@ void set_up_faces(const RasterInput<T>& in, const T* px, const T* py, RasterFace
             "face " +
             std::to_string(f) + " (vertices " + std::to_string(v[0]) + ", " + std::to_string(v[1]) + ", " +
             std::to_string(v[2]) + ")");
-      if (kind == FaceKind::skipped) continue;
-      const T xmin = minimum(face.x0, minimum(face.x1, face.x2)) - reach;
-      const T xmax = maximum(face.x0, maximum(face.x1, face.x2)) + reach;
-      const T ymin = minimum(face.y0, minimum(face.y1, face.y2)) - reach;
-      const T ymax = maximum(face.y0, maximum(face.y1, face.y2)) + reach;
-      PixelBox box;
-      pixel_range(px, in.W, xmin, xmax, box.i0, box.i1);
-      pixel_range(py, in.H, ymin, ymax, box.j0, box.j1);
-      if (box.i0 <= box.i1 && box.j0 <= box.j1) boxes[f] = box;
+      if (kind == FaceKind::visible) boxes[f] = pixel_box(face, in.H, in.W, in.blur_radius);
     }
   });
 }
@@ -99,7 +76,7 @@ TiledScene<T>::TiledScene(const RasterInput<T>& in, int tile_height)
   check_ranges(in);
   fill_centers(px, in.W, in.H);
   fill_centers(py, in.H, in.W);
-  set_up_faces(in, px.data(), py.data(), faces.data(), boxes.data());
+  set_up_faces(in, faces.data(), boxes.data());
 
   const int64_t tiles = tiles_x * tiles_y;
   std::vector<Chunk> chunks;

@@ -24,11 +24,6 @@ struct RasterInput {
   bool perspective, clip, cull_backfaces;
 };
 
-// Columns and rows of the pixels whose centres may lie within the blurred bounding box of a face; empty if i1 < i0.
-struct PixelBox {
-  int32_t i0, i1, j0, j1;
-};
-
 constexpr int tile_width = 16;
 
 template <class T>

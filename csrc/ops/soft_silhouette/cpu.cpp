@@ -72,14 +72,12 @@ void blend_crowded(const TiledScene<T>& scene, const Tile<T>& tile, const int32_
   }
 }
 
-// The depth of a face at a pixel, as collect_hits computes it.
+// The depth of a face at a pixel that it hits, as collect_hits computes it.
 template <class T>
 T depth_at_pixel(const RasterFace<T>& f, const RasterInput<T>& in, T px, T py) {
-  const Triple<T> e = edge_functions(f, px, py);
-  Triple<T> w = {e.a / f.area, e.b / f.area, e.c / f.area};
-  if (in.perspective) w = perspective_correct<T>(w, f.z0 * f.z_scale, f.z1 * f.z_scale, f.z2 * f.z_scale);
-  if (in.clip) w = clip_barycentric<T>(w);
-  return depth_at<T>(w, f.z0, f.z1, f.z2);
+  FaceAtPixel<T> at = {};
+  face_at_pixel(f, px, py, in.blur_radius, in.perspective, in.clip, at);
+  return at.z;
 }
 
 }  // namespace
@@ -179,17 +177,10 @@ void soft_silhouette_backward_cpu(const RasterInput<T>& in, const Silhouette<T>&
         any_hit = true;
         const V grad_dist = select(hit, pixel_scale * coverage_of(c, inverse_sigma), zero);
         const V signed_grad = select(c.inside, -grad_dist, grad_dist);
-        const V d01 = segment_sq_distance<T>(px, py, face.x0, face.y0, face.x1, face.y1, face.sq01);
-        const V d02 = segment_sq_distance<T>(px, py, face.x0, face.y0, face.x2, face.y2, face.sq02);
-        const V d12 = segment_sq_distance<T>(px, py, face.x1, face.y1, face.x2, face.y2, face.sq12);
-        const Mask<T> is01 = (d01 <= d02) & (d01 <= d12), from0 = is01 | ((d02 <= d01) & (d02 <= d12));
-        V gax = zero, gay = zero, gbx = zero, gby = zero;
-        segment_sq_distance_vjp<T>(px, py, select(from0, face.x0, face.x1), select(from0, face.y0, face.y1),
-                                   select(is01, face.x1, face.x2), select(is01, face.y1, face.y2), signed_grad, gax,
-                                   gay, gbx, gby);
-        g[0] += select(from0, gax, zero), g[1] += select(from0, gay, zero);
-        g[2] += select(is01, gbx, select(from0, zero, gax)), g[3] += select(is01, gby, select(from0, zero, gay));
-        g[4] += select(is01, zero, gbx), g[5] += select(is01, zero, gby);
+        const V x[3] = {face.x0, face.x1, face.x2}, y[3] = {face.y0, face.y1, face.y2};
+        V gx[3], gy[3];
+        nearest_edge_vjp<T>(px, py, x, y, face.sq01, face.sq02, face.sq12, signed_grad, gx, gy);
+        for (int corner = 0; corner < 3; ++corner) g[2 * corner] += gx[corner], g[2 * corner + 1] += gy[corner];
       });
       const int64_t entry = tile.list_offset + q;
       touched[entry] = any_hit ? f : -1;

@@ -1,0 +1,183 @@
+// Forward: a thread keeps the keys (z, face) of its K nearest hits, in local memory for small K and in the outputs
+// themselves for any other, and writes their details at the end. Backward: lanes of a warp that hit the same face add
+// up before one of them adds to the vertices; in deterministic mode a block gathers all pixels of a face instead.
+#include "ops/rasterize_faces/kernels.h"
+#include "raster/cuda.h"
+
+namespace recon {
+
+namespace {
+
+// The keys of the nearest hits so far, ascending, in any memory.
+template <class T, class I>
+struct NearestKeys {
+  T* z;
+  I* face;
+  int64_t K, n = 0;
+
+  __device__ NearestKeys(T* z, I* face, int64_t K) : z(z), face(face), K(K) {}
+
+  __device__ void add(T depth, int32_t f) {
+    if (n == K && !(depth < z[K - 1])) return;
+    int64_t k = n < K ? n++ : K - 1;
+    for (; k > 0 && depth < z[k - 1]; --k) z[k] = z[k - 1], face[k] = face[k - 1];
+    z[k] = depth, face[k] = f;
+  }
+  __device__ void remove(int64_t k) {
+    for (--n; k < n; ++k) z[k] = z[k + 1], face[k] = face[k + 1];
+  }
+};
+
+template <class T, class I>
+__device__ void rasterize_pixel(const CudaScene<T>& s, const CudaPixel<T>& pixel, const Fragments<T>& out,
+                                NearestKeys<T, I> nearest) {
+  const RasterInput<T>& in = s.in;
+  const auto evaluate = [&](int64_t f, FaceAtPixel<T>& at) {
+    return face_at_pixel(s.faces[f], pixel.px, pixel.py, in.blur_radius, in.perspective, in.clip, at);
+  };
+  for_each_face(s, pixel, [&](int32_t f) {
+    FaceAtPixel<T> at, other;
+    if (!evaluate(f, at)) return;
+    const int64_t neighbor = in.neighbors ? in.neighbors[f] : -1;
+    if (neighbor >= 0)  // the two halves of a clipped face count once: the one closer to the pixel
+      for (int64_t k = 0; k < nearest.n; ++k)
+        if (nearest.face[k] == neighbor) {
+          evaluate(neighbor, other);
+          if (!(fabs(at.dist) < fabs(other.dist))) return;
+          nearest.remove(k);
+          break;
+        }
+    nearest.add(at.z, f);
+  });
+  if (!pixel.in_image) return;
+  const int64_t first = pixel.index(s) * out.K;
+  for (int64_t k = 0; k < out.K; ++k) {
+    const int64_t at = first + k;
+    FaceAtPixel<T> hit = {T(-1), T(-1), {T(-1), T(-1), T(-1)}};
+    const int64_t f = k < nearest.n ? static_cast<int64_t>(nearest.face[k]) : -1;
+    if (f >= 0) evaluate(f, hit);
+    out.pix_to_face[at] = f, out.zbuf[at] = hit.z, out.dists[at] = hit.dist;
+    out.bary[3 * at] = hit.weights.a, out.bary[3 * at + 1] = hit.weights.b, out.bary[3 * at + 2] = hit.weights.c;
+  }
+}
+
+template <class T, int capacity>
+__global__ void rasterize_kernel(CudaScene<T> s, Fragments<T> out) {
+  const CudaPixel<T> pixel(s);
+  if constexpr (capacity > 0) {
+    T z[capacity];
+    int32_t face[capacity];
+    rasterize_pixel(s, pixel, out, NearestKeys<T, int32_t>(z, face, out.K));
+  } else {
+    const int64_t first = pixel.in_image ? pixel.index(s) * out.K : 0;
+    rasterize_pixel(s, pixel, out, NearestKeys<T, int64_t>(out.zbuf + first, out.pix_to_face + first, out.K));
+  }
+}
+
+template <class T>
+__device__ void hit_vjp(const RasterInput<T>& in, const FragmentGrads<T>& g, int64_t at, int64_t f, T px, T py,
+                        T* grad) {
+  T x[3], y[3], z[3];
+  for (int c = 0; c < 3; ++c) {
+    const T* v = in.verts + 3 * in.faces[3 * f + c];
+    x[c] = v[0], y[c] = v[1], z[c] = v[2];
+  }
+  const Triple<T> grad_bary = {g.grad_bary[3 * at], g.grad_bary[3 * at + 1], g.grad_bary[3 * at + 2]};
+  raster_vjp<T>(px, py, x, y, z, in.perspective, in.clip, g.grad_zbuf[at], grad_bary, g.grad_dists[at], grad);
+}
+
+template <class T>
+__device__ void add_to_verts(const RasterInput<T>& in, int64_t f, const T* grad, T* grad_verts) {
+  for (int c = 0; c < 3; ++c)
+    for (int d = 0; d < 3; ++d) atomic_add(grad_verts + 3 * in.faces[3 * f + c] + d, grad[3 * c + d]);
+}
+
+template <class T>
+__global__ void backward_kernel(CudaScene<T> s, FragmentGrads<T> g) {
+  const CudaPixel<T> pixel(s);
+  const int64_t first = pixel.in_image ? pixel.index(s) * g.K : 0;
+  for (int64_t k = 0; k < g.K; ++k) {
+    const int64_t f = pixel.in_image ? g.pix_to_face[first + k] : -1;
+    const bool hit = f >= 0 && f < s.in.F;
+    const unsigned active = __ballot_sync(~0u, hit);
+    if (!active) continue;
+    if (!hit) continue;
+    T grad[9];
+    hit_vjp(s.in, g, first + k, f, pixel.px, pixel.py, grad);
+    const unsigned peers = __match_any_sync(active, f);
+    for (int d = 0; d < 9; ++d) {
+      T total(0);
+      for (unsigned rest = peers; rest; rest &= rest - 1) total += __shfl_sync(peers, grad[d], __ffs(rest) - 1);
+      grad[d] = total;
+    }
+    if (static_cast<int>(threadIdx.x % 32) == __ffs(peers) - 1) add_to_verts(s.in, f, grad, g.grad_verts);
+  }
+}
+
+// One block for a face; with vertices of its own, the face is the only one to add to them.
+template <class T>
+__global__ void backward_deterministic_kernel(CudaScene<T> s, FragmentGrads<T> g) {
+  const int64_t f = blockIdx.x;
+  const PixelBox box = s.boxes[f];
+  const int64_t across = box.i1 - box.i0 + 1, pixels = across > 0 ? across * (box.j1 - box.j0 + 1) : 0;
+  T sums[9] = {};
+  for (int64_t n = 0; n < s.in.N; ++n) {
+    if (f < s.in.first[n] || f >= s.in.first[n] + s.in.count[n]) continue;
+    for (int64_t p = threadIdx.x; p < pixels; p += blockDim.x) {
+      const int64_t row = box.j0 + p / across, column = box.i0 + p % across;
+      const int64_t first = ((n * s.in.H + row) * s.in.W + column) * g.K;
+      for (int64_t at = first; at < first + g.K && g.pix_to_face[at] >= 0; ++at) {
+        if (g.pix_to_face[at] != f) continue;
+        T grad[9];
+        hit_vjp(s.in, g, at, f, pixel_center<T>(s.in.W - 1 - column, s.in.W, s.in.H),
+                pixel_center<T>(s.in.H - 1 - row, s.in.H, s.in.W), grad);
+        for (int d = 0; d < 9; ++d) sums[d] += grad[d];
+      }
+    }
+  }
+  block_sum(sums);
+  if (threadIdx.x == 0 && pixels > 0) add_to_verts(s.in, f, sums, g.grad_verts);
+}
+
+}  // namespace
+
+template <class T>
+void rasterize_faces_cuda(const RasterInput<T>& in, const Fragments<T>& out, const Device& device) {
+  const CudaSceneMemory<T> memory(in, device);
+  const DeviceGuard guard(device);
+  const auto tiles = static_cast<unsigned>(memory.num_tiles());
+  if (tiles == 0) return;
+  const auto run = [&](auto kernel) { kernel<<<tiles, cuda_threads, 0, stream_of(device)>>>(memory.scene, out); };
+  if (out.K == 1)
+    run(rasterize_kernel<T, 1>);
+  else if (out.K <= 8)
+    run(rasterize_kernel<T, 8>);
+  else if (out.K <= 16)
+    run(rasterize_kernel<T, 16>);
+  else if (out.K <= 64)
+    run(rasterize_kernel<T, 64>);
+  else
+    run(rasterize_kernel<T, 0>);
+  check_launch();
+}
+
+template <class T>
+void rasterize_faces_backward_cuda(const RasterInput<T>& in, const FragmentGrads<T>& grads, const Device& device) {
+  const CudaSceneMemory<T> memory(in, device);
+  const DeviceGuard guard(device);
+  if (deterministic()) {
+    if (in.F > 0)
+      backward_deterministic_kernel<<<static_cast<unsigned>(in.F), 128, 0, stream_of(device)>>>(memory.scene, grads);
+  } else if (memory.num_tiles() > 0) {
+    backward_kernel<<<static_cast<unsigned>(memory.num_tiles()), cuda_threads, 0, stream_of(device)>>>(memory.scene,
+                                                                                                       grads);
+  }
+  check_launch();
+}
+
+template void rasterize_faces_cuda(const RasterInput<float>&, const Fragments<float>&, const Device&);
+template void rasterize_faces_cuda(const RasterInput<double>&, const Fragments<double>&, const Device&);
+template void rasterize_faces_backward_cuda(const RasterInput<float>&, const FragmentGrads<float>&, const Device&);
+template void rasterize_faces_backward_cuda(const RasterInput<double>&, const FragmentGrads<double>&, const Device&);
+
+}  // namespace recon
