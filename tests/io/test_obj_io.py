@@ -191,6 +191,8 @@ def test_path_manager_opens_and_finds_files(tmp_path):
             FORMS + ", got '1//'",
         ),
         ("v 0 0 0\n" * 3 + "f 1 2 99999999999999999999999\n", 4, "is out of range"),
+        ("v 0 0 0\n" * 3 + "f 1 2 -99999999999999999999999\n", 4, "is out of range"),
+        ("v 0 0 0\n" * 3 + "f \n", 4, "a face needs at least 3 vertices, got 0"),
         ("v 0 0 0\nusemtl\n", 2, "expected the name of a material after 'usemtl'"),
         ("mtllib \n", 1, "expected the name of a material file after 'mtllib'"),
     ],

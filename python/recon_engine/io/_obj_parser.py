@@ -241,7 +241,7 @@ class _Parser:
     def _ints(self, tokens: Tokens, text: np.ndarray, line_of: np.ndarray, last: np.ndarray) -> np.ndarray:
         """The numbers of `text`; those of corner i end before number `last[i]`."""
         try:
-            return parse_ints(text)
+            return np.maximum(parse_ints(text), _ABSENT + 1)  # a written number is never "absent"
         except TokenError as error:
             corner = int(np.searchsorted(last, error.token, side="right"))
             self._fail(line_of[corner], f"expected whole numbers in a face corner, got {tokens.word(corner)!r}")
