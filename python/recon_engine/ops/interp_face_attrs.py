@@ -28,9 +28,7 @@ def interpolate_face_attributes(pix_to_face: Tensor, barycentric_coords: Tensor,
             f"got {tuple(face_attributes.shape)}"
         )
     if barycentric_coords.dim() != 5 or barycentric_coords.shape[-1] != 3:
-        raise ValueError(
-            f"barycentric_coords must have shape (N, H, W, K, 3); got {tuple(barycentric_coords.shape)}"
-        )
+        raise ValueError(f"barycentric_coords must have shape (N, H, W, K, 3); got {tuple(barycentric_coords.shape)}")
     if pix_to_face.shape != barycentric_coords.shape[:-1]:
         raise ValueError(
             f"pix_to_face must have shape (batch_size, H, W, K) = {tuple(barycentric_coords.shape[:-1])}; "
@@ -44,3 +42,7 @@ def interpolate_face_attributes(pix_to_face: Tensor, barycentric_coords: Tensor,
     values = (bary[:, :, None] * corners).sum(dim=1)
     flat = values.new_zeros((faces.shape[0], D)).index_copy(0, shown, values)
     return flat.view(*pix_to_face.shape, D)
+
+
+interpolate_face_attributes_python = interpolate_face_attributes
+"""The same function: it is plain torch on every device."""

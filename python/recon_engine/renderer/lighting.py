@@ -14,11 +14,10 @@ from .utils import TensorProperties, convert_to_tensors_and_broadcast
 
 
 def _spread(value: Tensor, points: Tensor) -> Tensor:
-    """Reshape (N, C) or (N,) so that it broadcasts over the inner dimensions of (N, ..., 3); other shapes stay."""
+    """Reshape (N, C) or (C,) so that it broadcasts over the inner dimensions of (N, ..., 3); other shapes stay."""
     if value.dim() == points.dim():
         return value
-    inner = (1,) * (points.dim() - 2)
-    return value.view(value.shape[0], *inner, *value.shape[1:])
+    return value.reshape(-1, *(1,) * (points.dim() - 2), value.shape[-1])
 
 
 def _unit(vectors: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ def test_pieces_cover_what_lies_in_front(perspective):
     clipped = clip(faces, z_clip_value=1.0, perspective_correct=perspective)
     assert clipped.faces_clipped_to_unclipped_idx.tolist() == [0, 1, 1, 3]
     assert clipped.clipped_faces_neighbor_idx.tolist() == [-1, 2, 1, -1]
-    assert clipped.faces_clipped_to_conversion_idx.tolist() == [-1, 0, 1, 2]
+    assert clipped.faces_clipped_to_conversion_idx.tolist() == [-1, 1, 2, 0]
     assert clipped.mesh_to_face_first_idx.tolist() == [0]
     assert clipped.num_faces_per_mesh.tolist() == [4]
     pieces = clipped.face_verts
@@ -60,7 +60,8 @@ def test_pieces_cover_what_lies_in_front(perspective):
     torch.testing.assert_close(left[3], whole[3] * (2 / 3) * 0.5, rtol=1e-6, atol=0)
     # The conversion gives the pieces' vertices back from the original ones.
     source = space[[1, 1, 3]]
-    vertices = torch.einsum("tik,tij->tkj", clipped.barycentric_conversion, source)
+    rows = clipped.faces_clipped_to_conversion_idx[1:]
+    vertices = torch.einsum("tik,tij->tkj", clipped.barycentric_conversion[rows], source)
     torch.testing.assert_close(vertices, pieces[1:], atol=1e-6, rtol=0)
     # Orientation stays.
     normal = torch.linalg.cross(pieces[:, 1] - pieces[:, 0], pieces[:, 2] - pieces[:, 0])

@@ -73,7 +73,7 @@ class TexturesAtlas(TexturesBase):
         """The textures of the meshes at `index`."""
         atlas = self.atlas_list()
         chosen = [atlas[row] for row in rows_of(index, self._N)]
-        return type(self)(chosen if chosen else self.atlas_padded()[:0])
+        return type(self)(chosen if chosen else self.atlas_padded()[:0, :0])
 
     def extend(self, N: int) -> TexturesAtlas:
         """Each texture N times, in order."""

@@ -132,8 +132,9 @@ class TexturesUV(TexturesBase):
 
     def maps_ids_padded(self) -> Tensor | None:
         """(N, max F_i) int64, padded with zeros; None with one image for each mesh."""
-        if self._maps_ids_padded is None and self._maps_ids_list:
-            self._maps_ids_padded = pad(self._maps_ids_list)
+        if self._maps_ids_padded is None and self._maps_ids_list is not None:
+            no_face = torch.zeros((0, 0), dtype=torch.int64, device=self.device)
+            self._maps_ids_padded = pad(self._maps_ids_list) if self._maps_ids_list else no_face
         return self._maps_ids_padded
 
     def maps_ids_list(self) -> list[Tensor] | None:

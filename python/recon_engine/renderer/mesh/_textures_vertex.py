@@ -64,7 +64,7 @@ class TexturesVertex(TexturesBase):
         """The textures of the meshes at `index`."""
         features = self.verts_features_list()
         chosen = [features[row] for row in rows_of(index, self._N)]
-        return type(self)(chosen if chosen else self.verts_features_padded()[:0])
+        return type(self)(chosen if chosen else self.verts_features_padded()[:0, :0])
 
     def extend(self, N: int) -> TexturesVertex:
         """Each texture N times, in order."""

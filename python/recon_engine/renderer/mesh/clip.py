@@ -189,6 +189,9 @@ def clip_faces(
     if cut.shape[0] == 0:
         return ClippedFaces(pieces, mesh_first, mesh_count, source)
 
+    # Rows of the conversion: smaller triangles, then first and then second halves of quadrilaterals.
+    halves_before = (num_behind[source[cut]] == 1).long() + (cut != first_piece[source[cut]])
+    cut = cut[halves_before.argsort(stable=True)]
     cut_source = source[cut]
     is_quad = num_behind[cut_source] == 1
     is_second = (cut != first_piece[cut_source]).long()

@@ -90,6 +90,48 @@ def rasterize_meshes(
     return pix_to_face, zbuf, bary, dists
 
 
+def rasterize_meshes_python(
+    meshes: Any,
+    image_size: int | Sequence[int] = 256,
+    blur_radius: float = 0.0,
+    faces_per_pixel: int = 8,
+    perspective_correct: bool = False,
+    clip_barycentric_coords: bool = False,
+    cull_backfaces: bool = False,
+    z_clip_value: float | Tensor | None = None,
+    cull_to_frustum: bool = True,
+    clipped_faces_neighbor_idx: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`rasterize_meshes` by the plain torch reference and not by the kernels: slow, for comparisons.
+
+    Args:
+        meshes: as in `rasterize_meshes`, like all arguments but the last.
+        image_size: side or (height, width).
+        blur_radius: squared NDC distance.
+        faces_per_pixel: K.
+        perspective_correct: whether x and y come from a perspective projection.
+        clip_barycentric_coords: whether coordinates outside of a face move to its border.
+        cull_backfaces: whether clockwise faces are dropped.
+        z_clip_value: depth to cut faces at.
+        cull_to_frustum: accepted.
+        clipped_faces_neighbor_idx: accepted; the neighbours of faces cut here are found here.
+    """
+    from recon_engine._op import reference
+
+    with reference():
+        return rasterize_meshes(
+            meshes,
+            image_size,
+            blur_radius,
+            faces_per_pixel,
+            perspective_correct=perspective_correct,
+            clip_barycentric_coords=clip_barycentric_coords,
+            cull_backfaces=cull_backfaces,
+            z_clip_value=z_clip_value,
+            cull_to_frustum=cull_to_frustum,
+        )
+
+
 def check_raster_arguments(
     image_size: int | Sequence[int],
     blur_radius: float,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .rasterize_meshes import check_raster_arguments, reaches_behind
@@ -129,7 +129,7 @@ class MeshRenderer(_Renderer):
             inferred.clip_barycentric_coords,
             bool(settings.cull_backfaces),
         )
-        return torch.cat((alpha.new_ones(()).expand(*alpha.shape, 3), alpha[..., None]), dim=-1)
+        return F.pad(alpha[..., None], (3, 0), value=1.0)  # white RGB in front of alpha
 
 
 class MeshRendererWithFragments(_Renderer):
