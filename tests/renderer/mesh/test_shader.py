@@ -24,6 +24,7 @@ from recon_engine.renderer import (
     look_at_view_transform,
 )
 from recon_engine.renderer.mesh.shader import HardDepthShader, SoftDepthShader, TexturedSoftPhongShader
+from recon_engine.structures import Meshes
 from recon_engine.utils import ico_sphere
 
 LIT = (HardPhongShader, SoftPhongShader, HardGouraudShader, SoftGouraudShader, HardFlatShader)
@@ -72,6 +73,24 @@ def test_ambient_light_shows_the_texture(shader):
     seen = fragments.pix_to_face[..., 0] >= 0
     torch.testing.assert_close(image[seen][:, :3], torch.tensor([0.2, 0.4, 0.6]).expand(int(seen.sum()), 3))
     torch.testing.assert_close(image[~seen][:, :3], torch.ones(int((~seen).sum()), 3))
+
+
+@pytest.mark.parametrize("shader", LIT)
+def test_gradcheck(shader):
+    """In vertices, through normals, lights and texture: PyTorch3D's gradient of face normals is wrong."""
+    verts = torch.tensor([[-1.0, -1, 0.2], [1, -1, 0], [0, 1, -0.3], [0.3, 0.2, 1]], dtype=torch.float64)
+    faces = torch.tensor([[0, 1, 2], [0, 3, 1], [1, 3, 2]])
+    features = torch.rand(1, 4, 3, dtype=torch.float64)
+    shade = shader(cameras=cameras(1), materials=Materials(shininess=2.0), blend_params=BlendParams(1e-2, 0.5))
+    meshes = Meshes([verts], [faces], textures=TexturesVertex(features))
+    fragments = rasterize(meshes, cameras(1), K=2, size=5)
+    seen = fragments.pix_to_face[..., 0] >= 0
+    assert seen.any()
+
+    def image(verts, features):
+        return shade(fragments, Meshes([verts], [faces], textures=TexturesVertex(features)))[seen]
+
+    assert torch.autograd.gradcheck(image, (verts.requires_grad_(), features.requires_grad_()))
 
 
 def test_depth_shaders():
