@@ -179,6 +179,25 @@ class Report:
         )
         self._parts.append(f'<div class="scroll"><table><tbody>{rows}</tbody></table></div>')
 
+    def losses(self, table: Mapping[str, Sequence[float]]) -> None:
+        """The section of loss curves.
+
+        Args:
+            table: the weighted sum as `total`, and every loss.
+        """
+        self.section("Losses", "Each loss before its weight, and the weighted total. Long runs are averaged in bins.")
+        total = table["total"]
+        ends = f" The total goes from {total[0]:.3g} to {total[-1]:.3g}." if total else ""
+        self.chart(table, f"Losses over {len(total)} iterations.{ends}")
+
+    def appendix(self, settings: Mapping[str, object], files: Mapping[str, str]) -> None:
+        """The last sections: settings, versions, and the files beside the report."""
+        self.section("Settings and versions")
+        self.table(["setting", "value"], [[k, str(v)] for k, v in settings.items()], summary="Settings")
+        self.table(["part", "version"], list(versions().items()), summary="Versions")
+        self.section("Files beside this page")
+        self.files(files)
+
     def html(self) -> str:
         """The whole page."""
         made = time.strftime("%Y-%m-%d %H:%M")

@@ -61,7 +61,7 @@ def shaded(
     """
     mesh = _flat(mesh)
     device = mesh.device
-    R, T = (part.to(device) for part in look_at_view_transform(distance, torch.tensor(elevation), torch.tensor(azimuth)))
+    R, T = look_at_view_transform(distance, torch.tensor(elevation), torch.tensor(azimuth), device=device)
     raster = RasterizationSettings(image_size=size * _SUPERSAMPLE, blur_radius=0.0, faces_per_pixel=1)
     pictures = []
     for r, t in zip(R.split(_CHUNK), T.split(_CHUNK), strict=True):
@@ -161,7 +161,7 @@ def tiled(pictures: np.ndarray, columns: int, gap: int = 8) -> np.ndarray:
 
 
 def turntable(
-    meshes: Sequence[Meshes], *, fov: float, distance: float = 2.7, frames: int = 36, size: int = 240
+    meshes: Sequence[Meshes], *, fov: float, distance: float = 2.7, frames: int = 24, size: int = 220
 ) -> list[np.ndarray]:
     """Frames of meshes side by side that turn once around the vertical axis.
 
@@ -188,7 +188,7 @@ def png(picture: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def save_gif(path: Path, frames: Sequence[np.ndarray], milliseconds: int = 80) -> None:
+def save_gif(path: Path, frames: Sequence[np.ndarray], milliseconds: int = 110) -> None:
     """An endless GIF of RGB frames."""
     image_module = extra("PIL.Image", "io")
     first, *others = (image_module.fromarray(frame).quantize(128, dither=0) for frame in frames)

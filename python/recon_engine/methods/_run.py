@@ -1,4 +1,4 @@
-"""What every long run needs, once: seeds, progress, a clean stop on Ctrl-C, loss curves and an atomic results folder."""
+"""What every long run needs: seeds, progress, a clean stop on Ctrl-C, loss curves and an atomic results folder."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class History:
         """Write `iteration,total,...`, one line for each iteration."""
         table = self.table()
         lines = [",".join(["iteration", *table])]
-        lines += [",".join([str(i), *(f"{v:.9g}" for v in row)]) for i, row in enumerate(zip(*table.values()))]  # noqa: B905
+        lines += [",".join([str(i), *(f"{v:.9g}" for v in row)]) for i, row in enumerate(zip(*table.values()))]
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def save_png(self, path: Path, title: str) -> None:

@@ -72,7 +72,11 @@ class FitPointsResult:
 
 
 def fit_points(
-    verts: Tensor, faces: Tensor | None = None, settings: FitPointsSettings | None = None, *, show_progress: bool = False
+    verts: Tensor,
+    faces: Tensor | None = None,
+    settings: FitPointsSettings | None = None,
+    *,
+    show_progress: bool = False,
 ) -> FitPointsResult:
     """Deform a sphere until its surface lies on the target.
 

@@ -93,11 +93,17 @@ def _report(result: FitPointsResult, folder: Path, source: str, views: np.ndarra
     rate = steps / max(result.seconds, 1e-9)
     report.numbers(
         [
-            Number("Chamfer", f"{result.measures.chamfer:.2e}", f"squared, both ways; {result.start_measures.chamfer:.2e} at the start"),
+            Number(
+                "Chamfer",
+                f"{result.measures.chamfer:.2e}",
+                f"squared, both ways; {result.start_measures.chamfer:.2e} at the start",
+            ),
             Number("Roughness", f"{result.measures.roughness:.3f}", "1 - cosine between neighbouring faces"),
             Number("Longest edge", f"{result.measures.longest_edge:.3f}", "in units of the target's half extent"),
             Number("Time", f"{result.seconds:.1f} s", f"{steps} iterations, {rate:.0f} a second"),
-            Number("Mesh", f"{len(result.mesh.faces_packed()):,}", f"faces, {len(result.mesh.verts_packed()):,} vertices"),
+            Number(
+                "Mesh", f"{len(result.mesh.faces_packed()):,}", f"faces, {len(result.mesh.verts_packed()):,} vertices"
+            ),
         ]
     )
     report.section("Shape", "The fitted mesh with the points of the target over it, and the mesh turning.")
@@ -110,7 +116,9 @@ def _report(result: FitPointsResult, folder: Path, source: str, views: np.ndarra
         )
         for view, e, a in zip(views, _ELEVATION, _AZIMUTH, strict=True)
     ]
-    report.pictures([*shown, Picture(gif, "The fitted mesh, turning once around the vertical axis", "turning")], cell=235)
+    report.pictures(
+        [*shown, Picture(gif, "The fitted mesh, turning once around the vertical axis", "turning")], cell=235
+    )
     report.section("Measures", "Squared distances, in units of the target's half extent.")
     report.table(
         ["measure", "start", "result"],
@@ -119,14 +127,6 @@ def _report(result: FitPointsResult, folder: Path, source: str, views: np.ndarra
             for (name, before), after in zip(result.start_measures._asdict().items(), result.measures, strict=True)
         ],
     )
-    report.section("Losses", "Each loss before its weight, and the weighted total. Long runs are averaged in bins.")
-    total = result.history.table()["total"]
-    report.chart(
-        result.history.table(), f"Losses over {steps} iterations; the total goes from {total[0]:.3g} to {total[-1]:.3g}."
-    )
-    report.section("Settings and versions")
-    report.table(["setting", "value"], [[k, str(v)] for k, v in asdict(result.settings).items()], summary="Settings")
-    report.table(["part", "version"], list(versions().items()), summary="Versions")
-    report.section("Files beside this page")
-    report.files(_FILES)
+    report.losses(result.history.table())
+    report.appendix(asdict(result.settings), _FILES)
     return report

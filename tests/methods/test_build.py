@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from recon_engine.io import load_obj
+from recon_engine.methods.build import (
+    BuildSettings,
+    Cutouts,
+    Views,
+    from_images,
+    from_mesh,
+    image_settings,
+    mesh_settings,
+    normalize,
+    save_results,
+    silhouette_iou,
+    silhouettes,
+)
+from recon_engine.methods.shapes import building, create_cube
+from recon_engine.structures import Meshes
+from recon_engine.utils import ico_sphere
+
+SMALL = {"iterations": 20, "views": 6, "image_size": 32, "level": 2, "sigma": 1e-3}
+
+
+@pytest.fixture(scope="module")
+def house() -> Meshes:
+    return building()
+
+
+@pytest.fixture(scope="module")
+def built(house):
+    return from_mesh(house, mesh_settings(**SMALL))
+
+
+def test_documented_defaults():
+    settings = mesh_settings("documented")
+    assert settings == BuildSettings()
+    assert (settings.iterations, settings.views, settings.views_per_iteration) == (2000, 20, 2)
+    assert (settings.image_size, settings.faces_per_pixel, settings.sigma) == (128, 50, 1e-4)
+    assert (settings.learning_rate, settings.momentum, settings.distance, settings.fov) == (0.25, 0.9, 2.7, 60.0)
+    assert settings.blur_radius == pytest.approx(9.21e-4, rel=1e-3)
+    weights = (settings.weight_silhouette, settings.weight_edge, settings.weight_normal, settings.weight_laplacian)
+    assert weights == (1.0, 1.0, 0.01, 1.0)
+    images = image_settings("documented")
+    assert (images.iterations, images.learning_rate, images.views_per_iteration) == (100, 0.12, 0)
+
+
+def test_the_framed_preset_changes_only_what_is_seen_and_the_spheres_size():
+    framed, documented = vars(mesh_settings("framed")), vars(mesh_settings("documented"))
+    assert {name for name in framed if framed[name] != documented[name]} == {"fov", "sphere_radius"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"start": "torus"}, "start must be one of cube, sphere, got 'torus'"),
+        ({"iterations": 0}, "iterations must be 1 or more, got 0"),
+        ({"views": -1}, "views must be 1 or more, got -1"),
+        ({"image_size": 5000}, "image_size must be 4096 or less, got 5000"),
+        ({"level": 20}, "level must be 7 or less, got 20"),
+        ({"learning_rate": float("nan")}, "learning_rate must be above 0, got nan"),
+        ({"sigma": 0.0}, "sigma must be above 0, got 0.0"),
+        ({"momentum": 1.0}, "momentum must be below 1, got 1.0"),
+        ({"distance": 0.5}, "distance must be above 1, outside the object, got 0.5"),
+        ({"fov": 180.0}, "fov must be between 0 and 180 degrees, got 180.0"),
+        ({"weight_edge": -1.0}, "weight_edge must be 0 or more, got -1.0"),
+    ],
+)
+def test_settings_out_of_range(changes, message):
+    with pytest.raises(ValueError, match=message):
+        mesh_settings(**changes)
+
+
+def test_unknown_presets_and_fields():
+    with pytest.raises(ValueError, match="preset must be one of documented, framed, got 'best'"):
+        mesh_settings("best")
+    with pytest.raises(TypeError, match="no field 'iters'"):
+        mesh_settings(iters=3)
+
+
+def test_normalize_and_back():
+    cube = create_cube(1)
+    moved = Meshes([cube.verts_packed() * torch.tensor([4.0, 2.0, 1.0]) + 7], [cube.faces_packed()])
+    fitted, frame = normalize(moved, "target")
+    torch.testing.assert_close(fitted.verts_packed().amax(0), torch.tensor([0.5, 0.25, 0.125]))
+    torch.testing.assert_close(frame.undo(fitted).verts_packed(), moved.verts_packed())
+
+
+def broken(value: float) -> Meshes:
+    verts = torch.full((3, 3), value)
+    return Meshes([verts], [torch.tensor([[0, 1, 2]])])
+
+
+@pytest.mark.parametrize(
+    ("mesh", "message"),
+    [
+        (Meshes([torch.rand(4, 3)], [torch.zeros(0, 3, dtype=torch.int64)]), "target must have faces"),
+        (broken(float("nan")), "target has vertices that are NaN or infinite"),
+        (broken(1.0), "target has no extent"),
+        (create_cube(0).extend(2), "target must be one mesh, got a batch of 2"),
+    ],
+)
+def test_unusable_targets(mesh, message):
+    with pytest.raises(ValueError, match=message):
+        from_mesh(mesh, mesh_settings(**SMALL))
+
+
+def test_iou():
+    a, b = torch.zeros(3, 4, 4), torch.zeros(3, 4, 4)
+    a[0, :2], b[0, 1:3] = 1.0, 0.6
+    a[1, 0] = 1.0
+    torch.testing.assert_close(silhouette_iou(a, b), torch.tensor([1 / 3, 0.0, 1.0]))
+
+
+def test_silhouettes_look_through_the_documented_cameras():
+    alpha = silhouettes(create_cube(0), Views(torch.zeros(1), torch.zeros(1), 2.7, 60.0), BuildSettings())
+    # The near face of the cube covers (0.5 / 2.2 / tan 30)^2 of the picture; softness adds half a pixel all around.
+    assert float((alpha > 0.5).float().mean()) == pytest.approx((0.5 / 2.2 / 0.57735) ** 2, rel=0.08)
+
+
+@pytest.mark.parametrize("start", ["cube", "sphere"])
+def test_the_fit_improves(house, start):
+    result = from_mesh(house, mesh_settings(**{**SMALL, "iterations": 60, "start": start}))
+    silhouette = result.history.table()["silhouette"]
+    assert sum(silhouette[-10:]) < 0.5 * sum(silhouette[:10])
+    assert float(result.iou.mean()) > float(result.start_iou.mean()) + 0.2
+    assert result.history.length == 60
+    assert result.start_name == f"a {start}"
+
+
+def test_the_result_has_the_inputs_place_and_scale(house):
+    far = Meshes([house.verts_packed() * 10 + torch.tensor([100.0, 0.0, -50.0])], [house.faces_packed()])
+    result = from_mesh(far, mesh_settings(**{**SMALL, "iterations": 100}))
+    extent = result.mesh.verts_packed().amax(0) - result.mesh.verts_packed().amin(0)
+    wanted = far.verts_packed().amax(0) - far.verts_packed().amin(0)
+    torch.testing.assert_close(extent, wanted, rtol=0.35, atol=0.0)
+    torch.testing.assert_close(result.mesh.verts_packed().mean(0), torch.tensor([100.0, 8.0, -50.0]), rtol=0, atol=2.0)
+
+
+def test_the_same_seed_gives_the_same_mesh(house, built):
+    again = from_mesh(house, mesh_settings(**SMALL))
+    assert torch.equal(again.mesh.verts_packed(), built.mesh.verts_packed())
+    assert again.chamfer == built.chamfer
+    other = from_mesh(house, mesh_settings(**SMALL, seed=1))
+    assert not torch.equal(other.mesh.verts_packed(), built.mesh.verts_packed())
+
+
+def cutouts(house: Meshes) -> tuple[Cutouts, torch.Tensor, torch.Tensor]:
+    azimuth = torch.linspace(-180, 150, 6)
+    target, _ = normalize(house, "target")
+    views = Views(torch.full((6,), 10.0), azimuth, 2.7, 25.6)
+    alpha = silhouettes(target, views, image_settings(image_size=32, sigma=1e-3))
+    return Cutouts([f"{i}.png" for i in range(6)], alpha), views.elevation, azimuth
+
+
+def test_images(house):
+    pictures, elevation, azimuth = cutouts(house)
+    settings = image_settings(iterations=60, image_size=32, level=2, sigma=1e-3)
+    result = from_images(pictures, elevation, azimuth, settings)
+    assert float(result.iou.mean()) > float(result.start_iou.mean()) + 0.1
+    assert result.names == pictures.names
+    assert (result.target, result.chamfer, result.unseen_iou) == (None, None, None)
+
+
+def test_images_from_a_given_mesh_keep_its_scale(house):
+    pictures, elevation, azimuth = cutouts(house)
+    settings = image_settings(iterations=3, image_size=32, sigma=1e-3)
+    init = Meshes([ico_sphere(2).verts_packed() * 30 + 5], [ico_sphere(2).faces_packed()])
+    result = from_images(pictures, elevation, azimuth, settings, init=init)
+    assert result.start_name == "the given mesh"
+    torch.testing.assert_close(result.mesh.verts_packed(), init.verts_packed(), rtol=0, atol=6.0)
+
+
+def test_images_of_the_wrong_shape(house):
+    pictures, elevation, azimuth = cutouts(house)
+    with pytest.raises(ValueError, match=r"cutouts.alpha must have shape \(6, 64, 64\), got \(6, 32, 32\)"):
+        from_images(pictures, elevation, azimuth, image_settings(image_size=64))
+    with pytest.raises(ValueError, match=r"elevation must have shape \(6,\), got \(2,\)"):
+        from_images(pictures, elevation[:2], azimuth, image_settings(image_size=32))
+
+
+@pytest.fixture(scope="module")
+def saved(built, tmp_path_factory) -> Path:
+    for module in ("PIL", "matplotlib"):
+        pytest.importorskip(module)
+    folder = tmp_path_factory.mktemp("results")
+    save_results(built, folder, "a <b> & c")
+    return folder
+
+
+def test_results_hold_the_mesh_and_the_numbers(built, saved):
+    written = {path.name for path in saved.iterdir()}
+    assert written == {
+        "mesh.obj",
+        "losses.csv",
+        "losses.png",
+        "silhouettes.png",
+        "turntable.gif",
+        "metrics.json",
+        "report.html",
+    }
+    verts, faces, _ = load_obj(str(saved / "mesh.obj"), load_textures=False)
+    torch.testing.assert_close(verts, built.mesh.verts_packed(), rtol=0, atol=1e-4)
+    assert torch.equal(faces.verts_idx, built.mesh.faces_packed())
+    metrics = json.loads((saved / "metrics.json").read_text())
+    assert metrics["silhouette_iou_mean"] == pytest.approx(float(built.iou.mean()))
+    assert len(metrics["silhouette_iou"]) == 6
+    assert metrics["settings"]["iterations"] == 20
+    assert len((saved / "losses.csv").read_text().splitlines()) == 21
+
+
+def test_the_report_is_self_contained_and_describes_its_pictures(saved):
+    html = (saved / "report.html").read_text()
+    assert "a &lt;b&gt; &amp; c" in html
+    assert html.count("<img") == html.count('alt="') == 4 + 4 + 1 + 1 + 6
+    assert "http" not in html.replace("data:image", "")[:20000]
+    assert 'src="data:' in html
+    assert html.count('src="') == html.count('src="data:')
+
+
+def test_the_turntable_turns(saved):
+    image_module = pytest.importorskip("PIL.Image")
+    with image_module.open(saved / "turntable.gif") as gif:
+        assert gif.n_frames == 24
+        assert gif.info["loop"] == 0
+        first = gif.convert("RGB").tobytes()
+        gif.seek(6)
+        assert gif.convert("RGB").tobytes() != first
+
+
+@pytest.mark.slow
+def test_the_documented_defaults_reconstruct_the_building(house):
+    assert float(from_mesh(house, mesh_settings("documented")).iou.mean()) >= 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", ["cube", "sphere"])
+def test_framed_cameras_reconstruct_the_building_in_half_the_iterations(house, start):
+    assert float(from_mesh(house, mesh_settings(start=start, iterations=1000)).iou.mean()) >= 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["chap2/data/cow_mesh/cow.obj", "chap4/data/teapot.obj"])
+def test_real_meshes(recon_data, path):
+    root = recon_data / "book" if (recon_data / "book").is_dir() else recon_data
+    verts, faces, _ = load_obj(str(Path(root) / path), load_textures=False)
+    result = from_mesh(Meshes([verts], [faces.verts_idx]), mesh_settings(iterations=1000))
+    assert float(result.iou.mean()) >= 0.9
