@@ -25,11 +25,10 @@ struct Tile {
   using B = Block<T>;
   int64_t mesh, x0, y0;  // of the corner
   int width, height;     // of the part inside the image
-  int blocks_down;
   const int32_t* list;
   int64_t list_size, list_offset;
-  Pack<T> x[B::across];
-  const T *px, *py;  // centres of the columns and rows
+  Pack<T> x[B::across], y[16 / B::rows];  // centres of the lanes, by block column and block row
+  const T *px, *py;                       // centres of the columns and rows
 
   Tile(const TiledScene<T>& scene, int64_t index) {
     const int64_t per_mesh = scene.tiles_x * scene.tiles_y, in_mesh = index % per_mesh;
@@ -37,18 +36,13 @@ struct Tile {
     x0 = in_mesh % scene.tiles_x * tile_width, y0 = in_mesh / scene.tiles_x * scene.tile_height;
     width = static_cast<int>(std::min<int64_t>(tile_width, scene.input.W - x0));
     height = static_cast<int>(std::min<int64_t>(scene.tile_height, scene.input.H - y0));
-    blocks_down = scene.tile_height / B::rows;
     list_offset = scene.offsets[index];
     list = scene.list.data() + list_offset, list_size = scene.offsets[index + 1] - list_offset;
     for (int b = 0; b < B::across; ++b)
       for (int lane = 0; lane < B::lanes; ++lane) x[b].raw[lane] = scene.px[x0 + b * B::columns + lane % B::columns];
     px = scene.px.data() + x0, py = scene.py.data() + y0;
-  }
-
-  Pack<T> y(int block_row) const {
-    Pack<T> v;
-    for (int lane = 0; lane < B::lanes; ++lane) v.raw[lane] = py[block_row * B::rows + lane / B::columns];
-    return v;
+    for (int b = 0; b < scene.tile_height / B::rows; ++b)
+      for (int lane = 0; lane < B::lanes; ++lane) y[b].raw[lane] = py[b * B::rows + lane / B::columns];
   }
 
   static int pixel(int row, int column) {
@@ -252,7 +246,7 @@ struct Candidates {
     using B = Block<T>;
     size = 0;
     for_each_block(tile, box, [&](int row, int column, Mask<T> lanes) {
-      const Pack<T> x = tile.x[column], y = tile.y(row);
+      const Pack<T> x = tile.x[column], y = tile.y[row];
       const uint32_t hits = (lanes & face.may_hit(face.edges(x, y))).bits();
       const int first = (row * B::across + column) * B::lanes;
       for (uint32_t bits = hits; bits; bits &= bits - 1) {

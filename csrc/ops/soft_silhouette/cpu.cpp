@@ -105,7 +105,7 @@ void soft_silhouette_cpu(const RasterInput<T>& in, const Silhouette<T>& s) {
           lanes = lanes & (before > V(T(0)));  // what is covered already stays covered
           if (!any(lanes)) return;
         }
-        const Coverage<T> c = cover(face, in, tile.x[column], tile.y(row), lanes);
+        const Coverage<T> c = cover(face, in, tile.x[column], tile.y[row], lanes);
         if (!any(c.hit)) return;
         select(c.hit, before * (V(T(1)) - coverage_of(c, inverse_sigma)), before).store(clear + first);
         if (may_crowd)
@@ -156,7 +156,7 @@ void soft_silhouette_backward_cpu(const RasterInput<T>& in, const Silhouette<T>&
       V g[6] = {T(0), T(0), T(0), T(0), T(0), T(0)};
       bool any_hit = false;
       for_each_block(tile, scene.boxes[f], [&](int row, int column, Mask<T> lanes) {
-        const V zero(T(0)), px = tile.x[column], py = tile.y(row);
+        const V zero(T(0)), px = tile.x[column], py = tile.y[row];
         const int first = (row * B::across + column) * B::lanes;
         const V pixel_scale = V::load(scale + first);
         lanes = lanes & !(pixel_scale == zero);

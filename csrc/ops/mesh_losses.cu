@@ -1,0 +1,372 @@
+// edge_loss, uniform_laplacian_loss, cot_laplacian_loss, normal_consistency_loss: regularisers of a batch of meshes.
+//
+// The loss of a mesh is one number, so that its gradient is known up to one factor: each op computes both in one pass
+// over the topology, in the form of a gather (every row is written by one thread, in a fixed order), and going back is a
+// product. `segments` are the first rows of each mesh, and the end of the last; `mesh_of` is the mesh of each vertex,
+// None for one mesh.
+#include "core/op.h"
+#include "core/scratch.h"
+#include "math/sum.h"
+#include "math/triangle.h"
+
+namespace recon {
+
+namespace {
+
+constexpr int64_t grain = 2048;
+
+// Lists of different lengths: row i is index[offsets[i]] ... index[offsets[i + 1] - 1].
+struct Rows {
+  const int64_t *offsets, *index;
+};
+
+Rows rows_of(const Tensor& offsets, const Tensor& index) {
+  return {offsets.packed<int64_t>(), index.packed<int64_t>()};
+}
+
+template <class T>
+RECON_HD Vec3<T> unit_or_zero(Vec3<T> v, T length) {
+  return length > T(0) ? v * (T(1) / length) : Vec3<T>{T(0), T(0), T(0)};
+}
+
+// Edges (|a - b| - target)^2. Each edge is in the lists of both of its ends, half of it counted at each.
+template <class T>
+struct EdgeTerm {
+  const T* verts;
+  Rows neighbors;
+  T target, *terms, *grad;
+
+  RECON_HD void operator()(int64_t v) const {
+    const Vec3<T> p = Vec3<T>::load(verts + 3 * v);
+    T sum(0);
+    Vec3<T> g{T(0), T(0), T(0)};
+    for (int64_t n = neighbors.offsets[v]; n < neighbors.offsets[v + 1]; ++n) {
+      const Vec3<T> edge = p - Vec3<T>::load(verts + 3 * neighbors.index[n]);
+      const T length = norm(edge), error = length - target;
+      sum += error * error;
+      if (length > T(0)) g += edge * (T(2) * error / length);
+    }
+    terms[v] = T(0.5) * sum;
+    if (grad) g.store(grad + 3 * v);
+  }
+};
+
+// |mean of neighbours - v|. `share` keeps r / |r| / degree, what each neighbour gets of it.
+template <class T>
+struct UniformTerm {
+  const T* verts;
+  Rows neighbors;
+  T *terms, *share;
+
+  RECON_HD void operator()(int64_t v) const {
+    const Vec3<T> p = Vec3<T>::load(verts + 3 * v);
+    Vec3<T> sum{T(0), T(0), T(0)};
+    const int64_t begin = neighbors.offsets[v], end = neighbors.offsets[v + 1];
+    for (int64_t n = begin; n < end; ++n) sum += Vec3<T>::load(verts + 3 * neighbors.index[n]);
+    const T by_degree = end > begin ? T(1) / static_cast<T>(end - begin) : T(1);
+    const Vec3<T> r = sum * by_degree - p;
+    const T length = norm(r);
+    terms[v] = length;
+    if (share) (unit_or_zero(r, length) * by_degree).store(share + 3 * v);
+  }
+};
+
+template <class T>
+struct UniformGradient {
+  Rows neighbors;
+  const T* share;
+  T* grad;
+
+  RECON_HD void operator()(int64_t v) const {
+    const int64_t begin = neighbors.offsets[v], end = neighbors.offsets[v + 1];
+    Vec3<T> g = Vec3<T>::load(share + 3 * v) * -static_cast<T>(end > begin ? end - begin : 1);
+    for (int64_t n = begin; n < end; ++n) g += Vec3<T>::load(share + 3 * neighbors.index[n]);
+    g.store(grad + 3 * v);
+  }
+};
+
+template <class T>
+struct FaceCotangents {
+  const T* verts;
+  const int64_t* faces;
+  Cotangents<T>* out;
+  RECON_HD void operator()(int64_t f) const { out[f] = cotangents(Triangle<T>::load(verts, faces, f)); }
+};
+
+// Faces at a vertex, and which corner of each it is.
+struct Corners {
+  Rows faces_at;
+  const int64_t* corner;
+  const int64_t* faces;
+};
+
+// sum_j w_ij x_j over the neighbours j of vertex i, w_ij the cotangents of the angles opposite to the edge.
+template <class T>
+RECON_HD Vec3<T> cotangent_sum(const Corners& at, const Cotangents<T>* cot, const T* x, int64_t v) {
+  Vec3<T> sum{T(0), T(0), T(0)};
+  for (int64_t n = at.faces_at.offsets[v]; n < at.faces_at.offsets[v + 1]; ++n) {
+    const int64_t f = at.faces_at.index[n], next = (at.corner[n] + 1) % 3, last = (at.corner[n] + 2) % 3;
+    sum += cot[f].cot[last] * Vec3<T>::load(x + 3 * at.faces[3 * f + next]);
+    sum += cot[f].cot[next] * Vec3<T>::load(x + 3 * at.faces[3 * f + last]);
+  }
+  return sum;
+}
+
+// |L v / sum_j w_ij - v|, or with `curvature` |L v - (sum_j w_ij) v| / (4 area). The weights are constants here.
+// `share` keeps what the neighbours get, `grad` what the vertex itself gets.
+template <class T>
+struct CotTerm {
+  const T* verts;
+  Corners at;
+  const Cotangents<T>* cot;
+  bool curvature;
+  T *terms, *share, *grad;
+
+  RECON_HD void operator()(int64_t v) const {
+    T total(0), area(0);
+    for (int64_t n = at.faces_at.offsets[v]; n < at.faces_at.offsets[v + 1]; ++n) {
+      const Cotangents<T>& c = cot[at.faces_at.index[n]];
+      total += c.cot[(at.corner[n] + 1) % 3] + c.cot[(at.corner[n] + 2) % 3];
+      area += c.area;
+    }
+    const Vec3<T> sum = cotangent_sum(at, cot, verts, v), p = Vec3<T>::load(verts + 3 * v);
+    // A sum of weights that is not positive is not divided by, but multiplied with: so is PyTorch3D's.
+    const T scale = curvature ? (area > T(0) ? T(0.25) / area : T(0)) : (total > T(0) ? T(1) / total : total);
+    const Vec3<T> r = curvature ? (sum - p * total) * scale : sum * scale - p;
+    const T length = norm(r);
+    terms[v] = length;
+    if (!share) return;
+    const Vec3<T> direction = unit_or_zero(r, length);
+    (direction * scale).store(share + 3 * v);
+    (direction * (curvature ? -total * scale : T(-1))).store(grad + 3 * v);
+  }
+};
+
+template <class T>
+struct CotGradient {
+  Corners at;
+  const Cotangents<T>* cot;
+  const T* share;
+  T* grad;
+  RECON_HD void operator()(int64_t v) const {
+    (Vec3<T>::load(grad + 3 * v) + cotangent_sum(at, cot, share, v)).store(grad + 3 * v);
+  }
+};
+
+// The unit normal of a face and 1 / |area vector|; shorter area vectors than 1e-8 are divided by that, and are
+// constants: the direction of a face without area means nothing.
+template <class T>
+struct UnitNormal {
+  Vec3<T> n;
+  T by_length;
+};
+
+template <class T>
+struct FaceNormal {
+  const T* verts;
+  const int64_t* faces;
+  UnitNormal<T>* out;
+  RECON_HD void operator()(int64_t f) const {
+    const Vec3<T> c = area_vector(Triangle<T>::load(verts, faces, f));
+    const T length = norm(c);
+    const bool flat = !(length > T(1e-8));
+    out[f] = {c * (T(1) / (flat ? T(1e-8) : length)), flat ? T(0) : T(1) / length};
+  }
+};
+
+// 1 - cos of the angle to each face across an edge. A pair is in the lists of both of its faces, half of it counted at
+// each. An entry of `across` is 2 * face, + 1 where the two run along their edge in the same direction.
+template <class T>
+struct NormalTerm {
+  Rows across;
+  const UnitNormal<T>* normals;
+  T *terms, *grad_area_vector;
+
+  RECON_HD void operator()(int64_t f) const {
+    const Vec3<T> n = normals[f].n;
+    T sum(0);
+    Vec3<T> others{T(0), T(0), T(0)};
+    for (int64_t i = across.offsets[f]; i < across.offsets[f + 1]; ++i) {
+      const Vec3<T> other = normals[across.index[i] / 2].n;
+      const Vec3<T> turned = across.index[i] % 2 ? -other : other;
+      sum += T(1) - dot(n, turned);
+      others += turned;
+    }
+    terms[f] = T(0.5) * sum;
+    if (grad_area_vector)
+      ((n * dot(n, others) - others) * normals[f].by_length).store(grad_area_vector + 3 * f);
+  }
+};
+
+template <class T>
+struct NormalGradient {
+  const T* verts;
+  Corners at;
+  const T* grad_area_vector;
+  T* grad;
+
+  RECON_HD void operator()(int64_t v) const {
+    Vec3<T> g{T(0), T(0), T(0)};
+    for (int64_t n = at.faces_at.offsets[v]; n < at.faces_at.offsets[v + 1]; ++n) {
+      const int64_t f = at.faces_at.index[n], k = at.corner[n];
+      const Vec3<T> next = Vec3<T>::load(verts + 3 * at.faces[3 * f + (k + 1) % 3]);
+      const Vec3<T> last = Vec3<T>::load(verts + 3 * at.faces[3 * f + (k + 2) % 3]);
+      g += cross(next - last, Vec3<T>::load(grad_area_vector + 3 * f));
+    }
+    g.store(grad + 3 * v);
+  }
+};
+
+template <class T>
+struct ScaleRow {
+  const T *grad_loss, *unit_grad;
+  const int64_t* mesh_of;
+  T* grad;
+  RECON_HD void operator()(int64_t v) const {
+    (Vec3<T>::load(grad + 3 * v) + Vec3<T>::load(unit_grad + 3 * v) * grad_loss[mesh_of ? mesh_of[v] : 0])
+        .store(grad + 3 * v);
+  }
+};
+
+// The way back of all four: the gradient that was kept, times the gradient of the mesh's loss.
+void scale_gradient(const std::optional<Tensor>& mesh_of, const Tensor& unit_grad, const Tensor& grad_loss,
+                    const Tensor& grad_verts) {
+  if (unit_grad.shape[0] != grad_verts.shape[0])
+    throw std::invalid_argument("mesh loss: it was computed with with_grad=False and has no gradient");
+  dispatch_float(grad_verts.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    parallel_for(grad_verts.device, grad_verts.shape[0],
+                 ScaleRow<T>{grad_loss.packed<T>(), unit_grad.packed<T>(),
+                             mesh_of ? mesh_of->packed<int64_t>() : nullptr, grad_verts.packed<T>()},
+                 1 << 15);
+  });
+}
+
+Corners corners_of(const Tensor& faces, const Tensor& offsets, const Tensor& index, const Tensor& corner) {
+  return {rows_of(offsets, index), corner.packed<int64_t>(), faces.packed<int64_t>()};
+}
+
+template <class T>
+T* grad_or_null(const Tensor& unit_grad, bool with_grad) {
+  return with_grad ? unit_grad.packed<T>() : nullptr;
+}
+
+}  // namespace
+
+void edge_loss(Tensor verts, Tensor offsets, Tensor neighbors, Tensor segments, std::optional<Tensor>,
+               double target, bool with_grad, Tensor loss, Tensor unit_grad) {
+  dispatch_float(verts.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t V = verts.shape[0];
+    const Scratch<T> terms(V, verts.device);
+    parallel_for(verts.device, V,
+                 EdgeTerm<T>{verts.packed<T>(), rows_of(offsets, neighbors),
+                             static_cast<T>(target), terms.data(), grad_or_null<T>(unit_grad, with_grad)},
+                 grain);
+    ordered_sums(verts.device, terms.data(), segments.packed<int64_t>(), loss.shape[0], loss.packed<T>());
+  });
+}
+RECON_OP(edge_loss,
+         "verts: V 3, offsets: i64 O, neighbors: i64 E, segments: i64 S, mesh_of?: i64 V, target: real, with_grad: bool, "
+         "loss: N, unit_grad: G 3");
+
+void edge_loss_backward(Tensor, Tensor, Tensor, Tensor, std::optional<Tensor> mesh_of, double, bool, Tensor, Tensor unit_grad,
+                        Tensor grad_loss, Tensor grad_verts) {
+  scale_gradient(mesh_of, unit_grad, grad_loss, grad_verts);
+}
+RECON_OP(edge_loss_backward,
+         "verts: V 3, offsets: i64 O, neighbors: i64 E, segments: i64 S, mesh_of?: i64 V, target: real, with_grad: bool, "
+         "loss: N, unit_grad: G 3, grad_loss: N, grad_verts: V 3");
+
+void uniform_laplacian_loss(Tensor verts, Tensor offsets, Tensor neighbors, Tensor segments, std::optional<Tensor>, bool with_grad, Tensor loss, Tensor unit_grad) {
+  dispatch_float(verts.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t V = verts.shape[0];
+    const Scratch<T> terms(V, verts.device), share(with_grad ? 3 * V : 0, verts.device);
+    const Rows rows = rows_of(offsets, neighbors);
+    parallel_for(verts.device, V,
+                 UniformTerm<T>{verts.packed<T>(), rows, terms.data(),
+                                with_grad ? share.data() : nullptr},
+                 grain);
+    if (with_grad)
+      parallel_for(verts.device, V, UniformGradient<T>{rows, share.data(), unit_grad.packed<T>()}, grain);
+    ordered_sums(verts.device, terms.data(), segments.packed<int64_t>(), loss.shape[0], loss.packed<T>());
+  });
+}
+RECON_OP(uniform_laplacian_loss,
+         "verts: V 3, offsets: i64 O, neighbors: i64 E, segments: i64 S, mesh_of?: i64 V, with_grad: bool, loss: N, "
+         "unit_grad: G 3");
+
+void uniform_laplacian_loss_backward(Tensor, Tensor, Tensor, Tensor, std::optional<Tensor> mesh_of, bool, Tensor,
+                                     Tensor unit_grad, Tensor grad_loss, Tensor grad_verts) {
+  scale_gradient(mesh_of, unit_grad, grad_loss, grad_verts);
+}
+RECON_OP(uniform_laplacian_loss_backward,
+         "verts: V 3, offsets: i64 O, neighbors: i64 E, segments: i64 S, mesh_of?: i64 V, with_grad: bool, loss: N, "
+         "unit_grad: G 3, grad_loss: N, grad_verts: V 3");
+
+void cot_laplacian_loss(Tensor verts, Tensor faces, Tensor offsets, Tensor faces_at, Tensor corners,
+                        Tensor segments, std::optional<Tensor>, bool curvature, bool with_grad, Tensor loss,
+                        Tensor unit_grad) {
+  dispatch_float(verts.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t V = verts.shape[0], F = faces.shape[0];
+    const Scratch<T> terms(V, verts.device), share(with_grad ? 3 * V : 0, verts.device);
+    const Scratch<Cotangents<T>> cot(F, verts.device);
+    const Corners at = corners_of(faces, offsets, faces_at, corners);
+    T* grad = grad_or_null<T>(unit_grad, with_grad);
+    parallel_for(verts.device, F, FaceCotangents<T>{verts.packed<T>(), faces.packed<int64_t>(), cot.data()}, grain);
+    parallel_for(verts.device, V,
+                 CotTerm<T>{verts.packed<T>(), at, cot.data(), curvature, terms.data(),
+                            with_grad ? share.data() : nullptr, grad},
+                 grain);
+    if (with_grad) parallel_for(verts.device, V, CotGradient<T>{at, cot.data(), share.data(), grad}, grain);
+    ordered_sums(verts.device, terms.data(), segments.packed<int64_t>(), loss.shape[0], loss.packed<T>());
+  });
+}
+RECON_OP(cot_laplacian_loss,
+         "verts: V 3, faces: i64 F 3, offsets: i64 O, faces_at: i64 C, corners: i64 C, segments: i64 S, mesh_of?: i64 V, "
+         "curvature: bool, with_grad: bool, loss: N, unit_grad: G 3");
+
+void cot_laplacian_loss_backward(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, std::optional<Tensor> mesh_of, bool, bool,
+                                 Tensor, Tensor unit_grad, Tensor grad_loss, Tensor grad_verts) {
+  scale_gradient(mesh_of, unit_grad, grad_loss, grad_verts);
+}
+RECON_OP(cot_laplacian_loss_backward,
+         "verts: V 3, faces: i64 F 3, offsets: i64 O, faces_at: i64 C, corners: i64 C, segments: i64 S, mesh_of?: i64 V, "
+         "curvature: bool, with_grad: bool, loss: N, unit_grad: G 3, grad_loss: N, grad_verts: V 3");
+
+void normal_consistency_loss(Tensor verts, Tensor faces, Tensor across_offsets, Tensor across, Tensor offsets,
+                             Tensor faces_at, Tensor corners, Tensor segments, std::optional<Tensor>,
+                             bool with_grad, Tensor loss, Tensor unit_grad) {
+  dispatch_float(verts.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t V = verts.shape[0], F = faces.shape[0];
+    const Scratch<T> terms(F, verts.device), grad_area_vector(with_grad ? 3 * F : 0, verts.device);
+    const Scratch<UnitNormal<T>> normals(F, verts.device);
+    T* to_area_vector = with_grad ? grad_area_vector.data() : nullptr;
+    parallel_for(verts.device, F, FaceNormal<T>{verts.packed<T>(), faces.packed<int64_t>(), normals.data()}, grain);
+    parallel_for(verts.device, F,
+                 NormalTerm<T>{rows_of(across_offsets, across), normals.data(),
+                               terms.data(), to_area_vector},
+                 grain);
+    if (with_grad)
+      parallel_for(verts.device, V,
+                   NormalGradient<T>{verts.packed<T>(), corners_of(faces, offsets, faces_at, corners), to_area_vector,
+                                     unit_grad.packed<T>()},
+                   grain);
+    ordered_sums(verts.device, terms.data(), segments.packed<int64_t>(), loss.shape[0], loss.packed<T>());
+  });
+}
+RECON_OP(normal_consistency_loss,
+         "verts: V 3, faces: i64 F 3, across_offsets: i64 A, across: i64 P, offsets: i64 O, faces_at: i64 C, "
+         "corners: i64 C, segments: i64 S, mesh_of?: i64 V, with_grad: bool, loss: N, unit_grad: G 3");
+
+void normal_consistency_loss_backward(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, std::optional<Tensor> mesh_of, bool, Tensor, Tensor unit_grad, Tensor grad_loss, Tensor grad_verts) {
+  scale_gradient(mesh_of, unit_grad, grad_loss, grad_verts);
+}
+RECON_OP(normal_consistency_loss_backward,
+         "verts: V 3, faces: i64 F 3, across_offsets: i64 A, across: i64 P, offsets: i64 O, faces_at: i64 C, "
+         "corners: i64 C, segments: i64 S, mesh_of?: i64 V, with_grad: bool, loss: N, unit_grad: G 3, grad_loss: N, grad_verts: V 3");
+
+}  // namespace recon
