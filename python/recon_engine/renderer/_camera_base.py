@@ -69,6 +69,7 @@ class CamerasBase(TensorProperties):
             self.R = kwargs["R"]
         if "T" in kwargs:
             self.T = kwargs["T"]
+        check_extrinsics(self.R, self.T)
         return self.R, self.T
 
     def get_world_to_view_transform(self, **kwargs: Any) -> Transform3d:
@@ -81,7 +82,6 @@ class CamerasBase(TensorProperties):
         if type(self).get_world_to_view_transform is not CamerasBase.get_world_to_view_transform:
             return self.get_world_to_view_transform(**kwargs).inverse().get_matrix()[:, 3, :3]
         R, T = self._extrinsics(kwargs)
-        check_extrinsics(R, T)
         # x_view = 0 at x_world = -T R^T, as the inverse of a rotation is its transpose.
         return -(R @ T[:, :, None])[:, :, 0]
 

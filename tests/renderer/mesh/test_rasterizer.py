@@ -85,6 +85,8 @@ def test_camera_count_must_fit():
     meshes = Meshes(torch.rand(3, 5, 3), torch.randint(5, (3, 4, 3)))
     with pytest.raises(ValueError, match=r"Wrong number \(2\) of cameras for 3 meshes"):
         MeshRasterizer(FoVPerspectiveCameras(R=R, T=T))(meshes)
+    with pytest.raises(ValueError, match="same batch dimension; got 1, 3"):
+        MeshRasterizer(FoVPerspectiveCameras())(meshes, T=torch.zeros(3, 3))
     with pytest.raises(ValueError, match="Cameras must be specified"):
         MeshRasterizer()(meshes)
 

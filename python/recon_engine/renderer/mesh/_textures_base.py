@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from recon_engine.common.datatypes import make_device
+
 
 class TexturesBase:
     """Colours or features of a batch of meshes.
@@ -39,8 +41,9 @@ class TexturesBase:
 
     def to(self, device: Any) -> TexturesBase:
         """Move all tensors to `device` in place and return self."""
-        vars(self).update(vars(self._map_tensors(lambda tensor: tensor.to(device))))
-        self.device = torch.device(device)
+        target = make_device(device)
+        vars(self).update(vars(self._map_tensors(lambda tensor: tensor.to(target))))
+        self.device = target
         return self
 
     def clone(self) -> Any:
