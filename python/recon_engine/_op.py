@@ -47,6 +47,8 @@ class Op:
     By convention the kernels take, in this order,
         forward:   inputs, outputs
         backward:  inputs, outputs, grad of each float output, grad of each float input (zeroed: accumulate into it)
+    The last `kept` outputs are notes of the forward kernel to the backward kernel: they have no gradient, and neither
+    the caller nor the reference sees them.
     All tensors reach the kernels contiguous. A gradient that nobody needs is None in the backward kernel's arguments
     when `optional_grads` is set (its signature then says `grad_x?: ...`), and computed and dropped otherwise.
 
@@ -56,17 +58,25 @@ class Op:
             it is also the fake kernel of torch.compile.
         reference: the same function in plain torch: the specification, and the oracle of the tests.
         optional_grads: pass None for the gradient of an input that does not require one.
+        kept: how many outputs are only for the backward kernel.
 
     Half-precision inputs are computed in float32 under autocast and refused outside it.
     """
 
     def __init__(
-        self, name: str, outputs: Outputs, reference: Callable[..., Any], *, optional_grads: bool = False
+        self,
+        name: str,
+        outputs: Outputs,
+        reference: Callable[..., Any],
+        *,
+        optional_grads: bool = False,
+        kept: int = 0,
     ) -> None:
         forward_kernel = getattr(_C, name)
         backward_kernel = getattr(_C, name + "_backward", None)
         hints = typing.get_type_hints(outputs)
         single = hints.pop("return") is Tensor
+        shown = 1 if single else len(_tuple_hint(outputs)) - kept
 
         def forward(*inputs: Any) -> Any:
             packed = _contiguous(inputs)
@@ -113,7 +123,7 @@ class Op:
                 ctx.save_for_backward(*[a for a in inputs if isinstance(a, Tensor)], *outs)
                 ctx.rest = [_IsTensor if isinstance(a, Tensor) else a for a in inputs]
                 if not single:
-                    ctx.mark_non_differentiable(*[o for o in outs if not is_float(o)])
+                    ctx.mark_non_differentiable(*[o for i, o in enumerate(outs) if i >= shown or not is_float(o)])
                 return out
 
             @staticmethod
@@ -121,7 +131,7 @@ class Op:
             def backward(ctx: Any, *grad_out: Tensor) -> Any:
                 saved = list(ctx.saved_tensors)
                 inputs = [saved.pop(0) if a is _IsTensor else a for a in ctx.rest]
-                grads_of_floats = [g for g, o in zip(grad_out, saved) if is_float(o)]
+                grads_of_floats = [g for g, o in zip(grad_out[:shown], saved) if is_float(o)]
                 needed = [need for need, a in zip(ctx.needs_input_grad, inputs) if is_float(a)]
                 if torch.compiler.is_compiling():
                     grads = iter(backward_op(*inputs, saved, grads_of_floats, needed))
@@ -133,6 +143,7 @@ class Op:
         self.name, self.reference = name, reference
         self._forward, self._forward_op, self._function = forward, forward_op, Function
         self._differentiable = backward_kernel is not None
+        self._shown = shown if kept else None
         _ops[name] = self
 
     def __call__(self, *inputs: Any) -> Any:
@@ -147,8 +158,13 @@ class Op:
             and torch.is_grad_enabled()
             and any(isinstance(a, Tensor) and a.requires_grad for a in inputs)
         ):
-            return self._function.apply(*inputs)
-        return (self._forward_op if torch.compiler.is_compiling() else self._forward)(*inputs)
+            return self._without_kept(self._function.apply(*inputs))
+        return self._without_kept((self._forward_op if torch.compiler.is_compiling() else self._forward)(*inputs))
+
+    def _without_kept(self, out: Any) -> Any:
+        if self._shown is None:
+            return out
+        return out[0] if self._shown == 1 else out[: self._shown]
 
 
 class _IsTensor:

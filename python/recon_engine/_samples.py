@@ -86,3 +86,64 @@ def nearest(random: Callable[..., Tensor]) -> tuple[Any, ...]:
 @_sample
 def nearest_both(random: Callable[..., Tensor]) -> tuple[Any, ...]:
     return random(2, 9, 3), random(2, 11, 3), torch.tensor([9, 6]), torch.tensor([7, 11]), False
+
+
+def _strip(random: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
+    """The vertices and faces of two strips of three and two triangles."""
+    return random(9, 3), torch.tensor([[0, 1, 2], [2, 1, 3], [2, 3, 4], [5, 6, 7], [8, 7, 6]])
+
+
+@_sample
+def face_areas_normals(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    return _strip(random)
+
+
+@_sample
+def surface_points(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    return *_strip(random), torch.tensor([0, 4, 4, 1]), random(4, 3)
+
+
+@_sample
+def packed_to_padded(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    return random(7, 2), torch.tensor([0, 3, 3]), 4
+
+
+@_sample
+def padded_to_packed(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    return random(3, 4, 2), torch.tensor([0, 3, 3]), 7
+
+
+def _rows(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """Offsets and entries of a list of lists."""
+    counts = torch.tensor([0, *map(len, rows)])
+    return counts.cumsum(0), torch.tensor([entry for row in rows for entry in row])
+
+
+def _strip_neighbors() -> tuple[Tensor, Tensor]:
+    return _rows([[1, 2], [0, 2, 3], [0, 1, 3, 4], [1, 2, 4], [2, 3], [6, 7], [5, 7, 8], [5, 6, 8], [6, 7]])
+
+
+def _strip_corners() -> tuple[Tensor, Tensor, Tensor]:
+    """For each vertex the faces at it, and which corners of them it is."""
+    offsets, faces = _rows([[0], [0, 1], [0, 1, 2], [1, 2], [2], [3], [3, 4], [3, 4], [4]])
+    return offsets, faces, torch.tensor([0, 1, 1, 2, 0, 0, 2, 1, 2, 0, 1, 2, 2, 1, 0])
+
+
+_STRIP_SEGMENTS = torch.tensor([0, 5, 9])
+_STRIP_MESH = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 1])
+
+
+@_sample
+def edge_loss(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    return _strip(random)[0], *_strip_neighbors(), _STRIP_SEGMENTS, _STRIP_MESH, 0.3, True
+
+
+@_sample
+def uniform_laplacian_loss(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    return _strip(random)[0], *_strip_neighbors(), _STRIP_SEGMENTS, _STRIP_MESH, True
+
+
+@_sample
+def normal_consistency_loss(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    across = _rows([[2], [0, 4], [2], [9], [7]])  # the faces of the second strip run against each other
+    return *_strip(random), *across, *_strip_corners(), torch.tensor([0, 3, 5]), _STRIP_MESH, True

@@ -1,0 +1,10 @@
+"""Losses on point clouds and meshes."""
+
+from __future__ import annotations
+
+from .chamfer import chamfer_distance
+from .mesh_edge_loss import mesh_edge_loss
+from .mesh_laplacian_smoothing import mesh_laplacian_smoothing
+from .mesh_normal_consistency import mesh_normal_consistency
+
+__all__ = [k for k in globals() if not k.startswith("_")]
