@@ -37,7 +37,7 @@ def interpolate_face_attributes(pix_to_face: Tensor, barycentric_coords: Tensor,
     D = face_attributes.shape[-1]
     faces = pix_to_face.reshape(-1)
     shown = (faces >= 0).nonzero()[:, 0]
-    w0, w1, w2 = barycentric_coords.reshape(-1, 3).index_select(0, shown).split(1, dim=1)
+    w0, w1, w2 = barycentric_coords.reshape(-1, 3, 1).index_select(0, shown).unbind(1)
     a0, a1, a2 = face_attributes.index_select(0, faces.index_select(0, shown)).unbind(1)
     values = w0 * a0 + w1 * a1 + w2 * a2
     flat = values.new_zeros((faces.shape[0], D)).index_copy(0, shown, values)
