@@ -101,7 +101,7 @@ def test_a_mesh_is_sampled(cloud):
     cube = create_cube(0)
     result = fit_points(cube.verts_packed(), cube.faces_packed(), fit_settings(**SMALL, samples=300))
     assert len(result.points) == 20_000
-    assert result.measures.chamfer < 0.1 * result.start_measures.chamfer
+    assert result.measures.chamfer < 0.2 * result.start_measures.chamfer
 
 
 def test_measures_of_a_sphere_against_a_concentric_one():

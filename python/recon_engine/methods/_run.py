@@ -155,19 +155,21 @@ class Loop:
     def __iter__(self) -> Iterator[int]:
         began = shown = time.perf_counter()
         counted = 0
-        with _CatchInterrupt() as interrupt:
-            for i in range(self.iterations):
-                yield i
-                now = time.perf_counter()
-                if now - shown > _LOG_SECONDS or i + 1 == self.iterations:
-                    self._log(i + 1 - counted)
-                    counted, shown = i + 1, now
-                if interrupt.pressed:
-                    self.interrupted = True
-                    break
-        self.seconds = time.perf_counter() - began
-        if self._bar is not None:
-            self._bar.close()
+        try:
+            with _CatchInterrupt() as interrupt:
+                for i in range(self.iterations):
+                    yield i
+                    now = time.perf_counter()
+                    if now - shown > _LOG_SECONDS or i + 1 == self.iterations or interrupt.pressed:
+                        self._log(i + 1 - counted)
+                        counted, shown = i + 1, now
+                    if interrupt.pressed:
+                        self.interrupted = True
+                        break
+        finally:
+            self.seconds = time.perf_counter() - began
+            if self._bar is not None:
+                self._bar.close()
 
     def _log(self, steps: int) -> None:
         loss = self.history.last()

@@ -50,7 +50,7 @@ def save_results(result: FitPointsResult, folder: Path, source: str) -> None:
     result.history.save_png(folder / "losses.png", f"Fit to {source}")
     views = _views(result)
     (folder / "views.png").write_bytes(pictures.png(pictures.tiled(views, columns=4)))
-    frames = pictures.turntable([result.fitted], fov=_FOV, distance=_DISTANCE, size=_SIZE)
+    frames = pictures.turntable([result.fitted], fov=_FOV, distance=_DISTANCE)
     pictures.save_gif(folder / "turntable.gif", frames)
     (folder / "metrics.json").write_text(json.dumps(_metrics(result, source), indent=2) + "\n", encoding="utf-8")
     _report(result, folder, source, views).save(folder / "report.html")
