@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from recon_engine.ops._sigmoid_alpha_blend import sigmoid_alpha_blend as sigmoid_alpha_blend
 from recon_engine.ops._rasterize_faces import rasterize_faces as rasterize_faces
+from recon_engine.ops._sigmoid_alpha_blend import sigmoid_alpha_blend as sigmoid_alpha_blend
 from recon_engine.ops._soft_silhouette import soft_silhouette as soft_silhouette
+from recon_engine.ops.interp_face_attrs import interpolate_face_attributes as interpolate_face_attributes
 from recon_engine.ops.knn import knn_gather as knn_gather
 from recon_engine.ops.knn import knn_points as knn_points
 from recon_engine.ops.laplacian_matrices import cot_laplacian as cot_laplacian
@@ -15,6 +16,7 @@ from recon_engine.ops.mesh_filtering import taubin_smoothing as taubin_smoothing
 from recon_engine.ops.packed_to_padded import packed_to_padded as packed_to_padded
 from recon_engine.ops.packed_to_padded import padded_to_packed as padded_to_packed
 from recon_engine.ops.sample_points_from_meshes import sample_points_from_meshes as sample_points_from_meshes
+from recon_engine.ops.subdivide_meshes import SubdivideMeshes as SubdivideMeshes
 from recon_engine.ops.utils import convert_pointclouds_to_tensor as convert_pointclouds_to_tensor
 from recon_engine.ops.utils import eyes as eyes
 from recon_engine.ops.utils import get_point_covariances as get_point_covariances

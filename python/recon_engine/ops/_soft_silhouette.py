@@ -5,7 +5,7 @@ from torch import Tensor
 
 from recon_engine._op import Op
 from recon_engine.ops._raster_reference import rasterize_reference
-from recon_engine.ops._rasterize_faces import unshared_if_deterministic
+from recon_engine.ops._rasterize_faces import checked_size, unshared_if_deterministic
 
 
 def soft_silhouette(
@@ -49,9 +49,9 @@ def soft_silhouette(
     References:
         Liu et al., Soft Rasterizer, ICCV 2019, equations 1 and 3.
     """
-    height, width = image_size
+    height, width, K = checked_size(image_size, faces_per_pixel)
     verts, faces = unshared_if_deterministic(verts, faces)
-    clear, _ = _soft_silhouette(
+    clear = _soft_silhouette(
         verts,
         faces,
         mesh_to_face_first_idx,
@@ -59,7 +59,7 @@ def soft_silhouette(
         height,
         width,
         float(blur_radius),
-        faces_per_pixel,
+        K,
         float(sigma),
         perspective_correct,
         clip_barycentric_coords,
@@ -81,14 +81,12 @@ def _reference(
     perspective_correct: bool,
     clip_barycentric_coords: bool,
     cull_backfaces: bool,
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     options = (perspective_correct, clip_barycentric_coords, cull_backfaces)
     pix_to_face, _, _, dists = rasterize_reference(
-        verts, faces, first, count, None, (height, width), blur_radius, faces_per_pixel + 1, *options
+        verts, faces, first, count, None, (height, width), blur_radius, faces_per_pixel, *options
     )
-    kept = pix_to_face[..., :-1]
-    clear = torch.where(kept >= 0, 1 - torch.sigmoid(-dists[..., :-1] / sigma), 1.0).prod(-1)
-    return clear, torch.where(pix_to_face[..., -1] >= 0, kept[..., -1], -1).int()
+    return torch.where(pix_to_face >= 0, 1 - torch.sigmoid(-dists / sigma), 1.0).prod(-1)
 
 
 def _outputs(
@@ -109,4 +107,4 @@ def _outputs(
     return clear, torch.empty_like(clear, dtype=torch.int32)
 
 
-_soft_silhouette = Op("soft_silhouette", _outputs, _reference)
+_soft_silhouette = Op("soft_silhouette", _outputs, _reference, kept=1)  # last_face

@@ -398,7 +398,7 @@ class Meshes:
             if tensor is not None:
                 setattr(other, name, tensor.to(target))
         if self.textures is not None:
-            other.textures = self.textures.to(target)
+            other.textures = self.textures.clone().to(target)
         return other
 
     def cpu(self) -> Meshes:
