@@ -36,8 +36,8 @@ weights = {"chamfer": 1.0, "edge": 1.0, "normal": 0.01, "laplacian": 0.1}
 for i in range(iterations):
     optimizer.zero_grad()
     new_source = source.offset_verts(deform)
-    sample_target = sample_points_from_meshes(target, 2000)
-    sample_source = sample_points_from_meshes(new_source, 2000)
+    sample_target = sample_points_from_meshes(target, 1000)
+    sample_source = sample_points_from_meshes(new_source, 1000)
     loss_chamfer, _ = chamfer_distance(sample_target, sample_source)
     losses = {
         "chamfer": loss_chamfer,

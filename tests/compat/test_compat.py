@@ -310,7 +310,7 @@ def test_pytorch3d_prints_about_the_same(tmp_path, target, name):
     """The same programs on the real PyTorch3D start at the same loss and end near ours."""
     pytest.importorskip("pytorch3d")
     need("recon_engine.loss.chamfer_distance", "recon_engine.renderer.SoftPhongShader")
-    arguments = {"fit_mesh": [str(target), str(tmp_path / "result.obj"), "10"], "fit_images": ["2", "24"]}[name]
+    arguments = {"fit_mesh": [str(target), str(tmp_path / "result.obj"), "4"], "fit_images": ["2", "24"]}[name]
     ours, theirs = (runner(str(FOLDER / f"{name}.py"), *arguments) for runner in (compat, python))
     assert (ours.returncode, theirs.returncode) == (0, 0), ours.stderr + theirs.stderr
     what = "chamfer" if name == "fit_mesh" else "images"
