@@ -20,9 +20,11 @@ void check_ranges(const RasterInput<T>& in) {
   if (in.F > std::numeric_limits<int32_t>::max())
     throw std::invalid_argument("at most 2^31 - 1 faces can be rasterised");
   for (int64_t n = 0; n < in.N; ++n)
-    if (in.first[n] < 0 || in.count[n] < 0 || in.first[n] + in.count[n] > in.F)
-      throw std::invalid_argument("mesh " + std::to_string(n) + " claims faces " + std::to_string(in.first[n]) +
-                                  " to " + std::to_string(in.first[n] + in.count[n]) + " of " + std::to_string(in.F));
+    if (in.first[n] < 0 || in.first[n] > in.F || in.count[n] < 0 || in.count[n] > in.F - in.first[n])
+      throw std::invalid_argument("mesh " + std::to_string(n) + " claims " + std::to_string(in.count[n]) +
+                                  " faces from face " + std::to_string(in.first[n]) +
+                                  " (num_faces_per_mesh, mesh_to_face_first_idx) but there are " +
+                                  std::to_string(in.F));
 }
 
 template <class T>

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -56,7 +58,7 @@ def rasterize_faces(
     References:
         Liu et al., Soft Rasterizer, ICCV 2019; Ravi et al., Accelerating 3D Deep Learning with PyTorch3D, 2020.
     """
-    height, width = image_size
+    height, width, K = checked_size(image_size, faces_per_pixel)
     verts, faces = unshared_if_deterministic(verts, faces)
     return _rasterize_faces(
         verts,
@@ -67,11 +69,29 @@ def rasterize_faces(
         height,
         width,
         float(blur_radius),
-        faces_per_pixel,
+        K,
         perspective_correct,
         clip_barycentric_coords,
         cull_backfaces,
     )
+
+
+def checked_size(image_size: Sequence[int], faces_per_pixel: int) -> tuple[int, int, int]:
+    """Height, width and K. What cannot be the shape of the outputs is refused here, before they are allocated."""
+    if not hasattr(image_size, "__len__") or len(image_size) != 2:
+        raise ValueError(f"image_size must be two ints (H, W), got {image_size}")
+    sizes = []
+    for name, size in (
+        ("image_size", image_size[0]),
+        ("image_size", image_size[1]),
+        ("faces_per_pixel", faces_per_pixel),
+    ):
+        if not hasattr(size, "__index__"):
+            raise TypeError(f"{name} must be made of ints, got {size!r} ({type(size).__name__})")
+        if size <= 0:
+            raise ValueError(f"{name} must be > 0, got {size}")
+        sizes.append(int(size))
+    return sizes[0], sizes[1], sizes[2]
 
 
 def unshared_if_deterministic(verts: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
