@@ -13,6 +13,7 @@ from torch import Tensor
 from recon_engine.renderer import (
     BlendParams,
     FoVPerspectiveCameras,
+    HardGouraudShader,
     HardPhongShader,
     Materials,
     MeshRasterizer,
@@ -43,6 +44,7 @@ def shaded(
     distance: float = 2.7,
     fov: float = 30.0,
     size: int = 320,
+    per_pixel: bool = True,
 ) -> np.ndarray:
     """Pictures of one mesh in its vertex colours, or in clay, lit from the camera's upper left.
 
@@ -55,6 +57,7 @@ def shaded(
         distance: of the cameras from the origin.
         fov: field of view in degrees.
         size: S, side of the pictures in pixels.
+        per_pixel: light every pixel (Phong), or only corners of faces (Gouraud), which is faster.
 
     Returns:
         (N, S, S, 4) uint8, RGB and straight alpha.
@@ -74,7 +77,7 @@ def shaded(
             specular_color=((0.04, 0.04, 0.04),),
             device=device,
         )
-        shader = HardPhongShader(
+        shader = (HardPhongShader if per_pixel else HardGouraudShader)(
             device=device,
             cameras=cameras,
             lights=lights,
@@ -177,7 +180,10 @@ def turntable(
     """
     azimuth = [360.0 * i / frames for i in range(frames)]
     elevation = [20.0] * frames
-    sides = [on_paper(shaded(mesh, elevation, azimuth, distance=distance, fov=fov, size=size)) for mesh in meshes]
+    sides = [
+        on_paper(shaded(mesh, elevation, azimuth, distance=distance, fov=fov, size=size, per_pixel=False))
+        for mesh in meshes
+    ]
     return list(np.concatenate(sides, 2))
 
 

@@ -69,7 +69,7 @@ def create_cube(level: int = 4, device: torch.device | str | None = None) -> Mes
         >>> create_cube(0).verts_packed().shape
         torch.Size([8, 3])
     """
-    from recon_engine.ops import SubdivideMeshes
+    from recon_engine.ops.subdivide_meshes import SubdivideMeshes
 
     if level < 0:
         raise ValueError(f"create_cube: level must be 0 or more, got {level}")
