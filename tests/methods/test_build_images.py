@@ -62,7 +62,7 @@ def test_bad_pictures_are_named(tmp_path, make, message):
 
 
 def test_no_pictures(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no .png"):
+    with pytest.raises(FileNotFoundError, match=r"holds no \.png"):
         load_cutouts(tmp_path)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         load_cutouts(tmp_path / "missing")
@@ -120,7 +120,7 @@ def test_unreadable_angles(tmp_path):
 
 def test_mismatched_names_are_named():
     angles = Angles(["a.png", "b.png"], torch.zeros(2), torch.zeros(2))
-    with pytest.raises(ValueError, match="name b.png, which is not among the 1 pictures"):
+    with pytest.raises(ValueError, match=r"name b\.png, which is not among the 1 pictures"):
         match_angles(["a.png"], angles)
-    with pytest.raises(ValueError, match="have no line for the picture c.png"):
+    with pytest.raises(ValueError, match=r"have no line for the picture c\.png"):
         match_angles(["a.png", "b.png", "c.png"], angles)

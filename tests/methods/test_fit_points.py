@@ -130,10 +130,10 @@ def test_results(fitted, tmp_path):
 
 
 def test_files(tmp_path):
-    with pytest.raises(FileNotFoundError, match="missing.ply does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"missing\.ply does not exist"):
         load_shape(tmp_path / "missing.ply")
     (tmp_path / "a.stl").write_text("")
-    with pytest.raises(ValueError, match="must end in .obj or .ply"):
+    with pytest.raises(ValueError, match=r"must end in \.obj or \.ply"):
         load_shape(tmp_path / "a.stl")
     (tmp_path / "nan.obj").write_text("v nan 0 0\n")
     with pytest.raises(ValueError, match="NaN or infinite"):
@@ -142,7 +142,7 @@ def test_files(tmp_path):
 
 @pytest.mark.slow
 def test_as_close_as_the_books_own_results(recon_data: Path):
-    """The book's chapter 3: deform2 is closest and roughest, deform1 smoothest; none farther than the book's by 10 %."""
+    """The book's chapter 3: deform2 is closest and roughest, deform1 smoothest; none is 10 % farther."""
     folder = (recon_data / "book" if (recon_data / "book").is_dir() else recon_data) / "chap3"
     cloud, _ = load_shape(folder / "pedestrian.ply")
     center = cloud.mean(0)

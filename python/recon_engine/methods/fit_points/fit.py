@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from recon_engine.loss import chamfer_distance, mesh_edge_loss, mesh_laplacian_smoothing, mesh_normal_consistency
-from recon_engine.ops import knn_points, sample_points_from_meshes
 from recon_engine.structures import Meshes
 from recon_engine.utils import ico_sphere
 
 from .._run import History, Loop, seeded
+from .._surface import mean_square_to_nearest, surface_points
 from .settings import FitPointsSettings, fit_settings
 
 LOSSES = ("chamfer", "edge", "normal", "laplacian")
@@ -142,9 +142,9 @@ def measure(mesh: Meshes, points: Tensor, seed: int = 0) -> Measures:
         seed: decides the points that are drawn from the surface.
     """
     with torch.no_grad(), seeded(seed, mesh.device):
-        surface = sample_points_from_meshes(mesh, _MEASURED_SAMPLES)
-        to_surface = float(knn_points(points[None], surface, K=1).dists.mean())
-        to_target = float(knn_points(surface, points[None], K=1).dists.mean())
+        surface = surface_points(mesh, _MEASURED_SAMPLES)
+        to_surface = mean_square_to_nearest(points[None], surface)
+        to_target = mean_square_to_nearest(surface, points[None])
         a, b = mesh.verts_packed()[mesh.edges_packed()].unbind(1)
         return Measures(
             chamfer=to_surface + to_target,
@@ -158,8 +158,8 @@ def measure(mesh: Meshes, points: Tensor, seed: int = 0) -> Measures:
 
 def _chamfer(mesh: Meshes, points: Tensor, count: int) -> Tensor:
     """Chamfer distance between the points and `count` random points of the mesh."""
-    distance, _ = chamfer_distance(points[None], sample_points_from_meshes(mesh, count))
-    return distance
+    distance, _ = chamfer_distance(points[None], surface_points(mesh, count))
+    return cast(Tensor, distance)
 
 
 class _Target:
@@ -171,7 +171,7 @@ class _Target:
 
     def points(self, count: int) -> Tensor:
         """(N, 3): the whole cloud, or `count` new points of the mesh."""
-        return self.verts if self.mesh is None else sample_points_from_meshes(self.mesh, count)[0]
+        return self.verts if self.mesh is None else surface_points(self.mesh, count)[0]
 
 
 def _center_scale(verts: Tensor) -> tuple[Tensor, float]:
