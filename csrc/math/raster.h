@@ -39,7 +39,8 @@ RECON_HD bool is_finite(T v) {
   return v - v == T(0);
 }
 
-// Fills `f` from three vertices (x, y, z). Skipped: a vertex at or behind the camera plane, no area, culled back faces.
+// Fills `f` from three vertices (x, y, z). Skipped: a vertex at or behind the camera plane, no area, culled back faces,
+// edges so long that their squares overflow.
 template <class T>
 RECON_HD FaceKind make_raster_face(const T* v0, const T* v1, const T* v2, T blur_radius, bool cull_backfaces,
                                    RasterFace<T>& f) {
@@ -61,6 +62,7 @@ RECON_HD FaceKind make_raster_face(const T* v0, const T* v1, const T* v2, T blur
   if (f.area == T(0)) return FaceKind::skipped;
   const auto sq = [](T ax, T ay, T bx, T by) { return (bx - ax) * (bx - ax) + (by - ay) * (by - ay); };
   f.sq01 = sq(f.x0, f.y0, f.x1, f.y1), f.sq02 = sq(f.x0, f.y0, f.x2, f.y2), f.sq12 = sq(f.x1, f.y1, f.x2, f.y2);
+  if (!is_finite(f.sq01 + f.sq02 + f.sq12)) return FaceKind::skipped;  // no distance to its edges can be measured
   f.z_scale = zmax > T(1e15) ? T(1) / zmax : T(1);
   // |edge function| / length is the distance to the line of an edge: a pixel further out than the blur is not hit. The
   // slack covers rounding, so that the exact test decides alone.

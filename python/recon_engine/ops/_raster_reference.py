@@ -64,20 +64,23 @@ def _every_face(
     face: Tensor, x: Tensor, y: Tensor, blur_radius: float, perspective: bool, clip: bool, cull: bool
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor], Tensor, Tensor]:
     """Depth, barycentric coordinates, signed distance (H, W, F) of each face at each pixel, and whether it is hit."""
-    (x0, y0, z0), (x1, y1, z1), (x2, y2, z2) = (face[:, c].unbind(-1) for c in range(3))
 
     def edge(px: Tensor, py: Tensor, ax: Tensor, ay: Tensor, bx: Tensor, by: Tensor) -> Tensor:
         return (px - ax) * (by - ay) - (py - ay) * (bx - ax)
 
+    usable = _usable(face.detach(), cull)
+    # Any other triangle in place of what is not usable: nothing of it counts, and no NaN comes back from it.
+    harmless = face.new_tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
+    face = torch.where(usable[:, None, None], face, harmless)
+    (x0, y0, z0), (x1, y1, z1), (x2, y2, z2) = (face[:, c].unbind(-1) for c in range(3))
     area = edge(x2, y2, x0, y0, x1, y1) + _EPSILON
-    facing = edge(x0, y0, x1, y1, x2, y2)
-    usable = (face[..., 2].amin(-1) >= _EPSILON) & (facing.abs() > _EPSILON)
-    if cull:
-        usable = usable & (facing >= 0)
-    area = torch.where(usable, area, 1.0)
-    w0, w1, w2 = (e / area for e in (edge(x, y, x1, y1, x2, y2), edge(x, y, x2, y2, x0, y0), edge(x, y, x0, y0, x1, y1)))
+    edges = edge(x, y, x1, y1, x2, y2), edge(x, y, x2, y2, x0, y0), edge(x, y, x0, y0, x1, y1)
+    w0, w1, w2 = (e / area for e in edges)
     if perspective:
-        t0, t1, t2 = w0 * z1 * z2, w1 * z0 * z2, w2 * z0 * z1
+        # Only the ratios of the depths matter: where the product of two would overflow, their unit is the largest.
+        deepest = face[..., 2].detach().amax(-1)
+        s0, s1, s2 = (z * torch.where(deepest > 1e15, 1 / deepest, 1.0) for z in (z0, z1, z2))
+        t0, t1, t2 = w0 * s1 * s2, w1 * s0 * s2, w2 * s0 * s1
         total = (t0 + t1 + t2).clamp(min=_EPSILON)
         w0, w1, w2 = t0 / total, t1 / total, t2 / total
     inside = (w0 > 0) & (w1 > 0) & (w2 > 0)
@@ -103,6 +106,15 @@ def _every_face(
     in_box = (x >= lo[:, 0]) & (x <= hi[:, 0]) & (y >= lo[:, 1]) & (y <= hi[:, 1])
     hit = usable & in_box & (inside | (dist < blur_radius)) & (z >= 0)
     return z, (w0, w1, w2), torch.where(inside, -dist, dist), hit
+
+
+def _usable(face: Tensor, cull: bool) -> Tensor:
+    """Which of the faces (F, 3, 3) take part: in front of the camera, with an area, not too large to be measured."""
+    a, b, c = face[..., :2].unbind(1)
+    facing = (a - b)[:, 0] * (c - b)[:, 1] - (a - b)[:, 1] * (c - b)[:, 0]
+    lengths = ((b - a) ** 2).sum(-1) + ((c - a) ** 2).sum(-1) + ((c - b) ** 2).sum(-1)
+    usable = (face[..., 2].amin(-1) >= _EPSILON) & (facing.abs() > _EPSILON) & lengths.isfinite()
+    return usable & (facing >= 0) if cull else usable
 
 
 def _nearer_halves(hit: Tensor, dist: Tensor, neighbors: Tensor) -> Tensor:

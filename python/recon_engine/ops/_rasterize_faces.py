@@ -25,7 +25,8 @@ def rasterize_faces(
     """The K faces nearest to the camera at every pixel.
 
     A face takes part at a pixel whose centre lies strictly inside it, or closer to it than `sqrt(blur_radius)`. Faces
-    with a vertex at or behind the camera plane, without area, or (on request) facing away are skipped.
+    with a vertex at or behind the camera plane, without area, so large that the squares of their edges overflow, or (on
+    request) facing away are skipped.
 
     Args:
         verts: (V, 3) x and y in NDC (+x left, +y up, the shorter image side spans [-1, 1]), z in view space.
