@@ -24,7 +24,7 @@ py := $(VENV)/bin/python
 pip := $(py) -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-table wheel clean
+.PHONY: help demo test lint format bench bench-table wheel wheel-test clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -59,6 +59,12 @@ bench-table: ## write the tables of README.md again from the committed results
 
 wheel: ## build the wheel of this Python version into dist/
 	$(PYTHON) -m pip wheel --disable-pip-version-check . --no-deps --wheel-dir dist
+
+wheel-test: wheel ## test the wheel in a fresh environment: make wheel-test TORCH=torch==2.4.1
+	rm -rf build/wheel-test
+	$(PYTHON) -m venv build/wheel-test
+	build/wheel-test/bin/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" "$$(ls -t dist/*.whl | head -n 1)[test]"
+	RECON_TEST_INSTALLED=1 build/wheel-test/bin/python -m pytest $(PYTEST_ARGS)
 
 clean: ## remove what make has made
 	rm -rf $(VENV) build dist

@@ -150,7 +150,8 @@ class Op:
         """The op's outputs: from the kernels, or from the reference inside `with reference():`."""
         if _use_reference:
             return self.reference(*inputs)
-        device = next((a.device.type for a in inputs if isinstance(a, Tensor)), "cpu")
+        devices = [a.device.type for a in inputs if isinstance(a, Tensor)]
+        device = devices[0] if devices else "cpu"
         if device in ("cpu", "cuda") and torch.is_autocast_enabled(device):
             inputs = tuple(a.float() if is_float(a) and a.dtype.itemsize < 4 else a for a in inputs)
         if (

@@ -1,0 +1,41 @@
+"""What README.md shows is true: its program runs, its table is that of the committed results, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_program_runs():
+    program = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "ico_sphere" in block)
+    pytest.importorskip("recon_engine._C")
+    names: dict[str, object] = {}
+    exec(compile(program, "README.md", "exec"), names)
+    assert float(names["loss"]) < 0.2
+
+
+def test_the_table_is_that_of_the_results():
+    table = runpy.run_path(str(ROOT / "benchmarks/table.py"))
+    assert table["updated"](README) == README, "run `make bench-table`"
+    assert "| rasterize_meshes forward" in README
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/design.md", "docs/parity.md"])
+def test_links_lead_somewhere(page):
+    targets = re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text())
+    assert not [t for t in targets if "://" not in t and not ((ROOT / page).parent / t).exists()]
+
+
+def test_tests_that_parity_names_exist():
+    rows = [line for line in (ROOT / "docs/parity.md").read_text().splitlines() if line.startswith("|")][2:]
+    tests = [re.findall(r"`?(tests/[\w/]+\.py)(?:::(\w+))?", row.split("|")[4]) for row in rows]
+    assert all(tests), "every row names its test"
+    for path, name in (found for row in tests for found in row):
+        assert (ROOT / path).exists(), path
+        assert not name or f"def {name}(" in (ROOT / path).read_text(), f"{path}::{name}"
