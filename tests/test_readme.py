@@ -1,4 +1,4 @@
-"""What README.md shows is true: its program runs, its table is that of the committed results, its links lead somewhere."""
+"""What README.md shows is true: its program runs, its table is the committed results, its links lead somewhere."""
 
 from __future__ import annotations
 
