@@ -6,6 +6,10 @@
 
 namespace recon {
 
+// On a GPU: fewer rows times elements than this are gathered, every row by a thread that goes through all elements, in
+// a fixed order; more are scattered by atomics.
+constexpr int64_t small_scatter = int64_t{1} << 26;
+
 // Calls body(begin, end) for parts of [0, rows), in parallel when there are `work` elements to go through. Each call
 // goes through all elements in order and keeps those of its own rows, so that no two threads write to the same row.
 template <class F>

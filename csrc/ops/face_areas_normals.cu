@@ -81,6 +81,25 @@ struct AddFace {
   }
 };
 
+// The same for one vertex, in the order of the faces.
+template <class T>
+struct GatherFaces {
+  AreaVectorGradient<T> gradient;
+  int64_t V, F;
+  T* grad_verts;
+
+  RECON_HD void operator()(int64_t v) const {
+    Vec3<T> sum{T(0), T(0), T(0)};
+    for (int64_t f = 0; f < F; ++f)
+      for (int k = 0; k < 3; ++k) {
+        if (gradient.faces[3 * f + k] != v || !is_face(gradient.faces, f, V)) continue;
+        const Triangle<T> t = Triangle<T>::load(gradient.verts, gradient.faces, f);
+        sum += area_vector_vjp(t, k, gradient(t, f));
+      }
+    sum.store(grad_verts + 3 * v);
+  }
+};
+
 template <class T>
 void add_faces(const AreaVectorGradient<T>& gradient, int64_t F, int64_t begin, int64_t end, T* grad_verts) {
   for (int64_t f = 0; f < F; ++f) {
@@ -117,6 +136,8 @@ void face_areas_normals_backward(Tensor verts, Tensor faces, Tensor, Tensor, Ten
                                          grad_normals.packed<T>()};
     const int64_t V = verts.shape[0], F = faces.shape[0];
     T* out = grad_verts.packed<T>();
+    if (verts.device.cuda && V * F < small_scatter)
+      return parallel_for(verts.device, V, GatherFaces<T>{gradient, V, F, out});
     if (verts.device.cuda) return parallel_for(verts.device, F, AddFace<T>{gradient, V, out});
     for_each_row_range(V, F, [&](int64_t begin, int64_t end) { add_faces(gradient, F, begin, end, out); });
   });

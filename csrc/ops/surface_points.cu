@@ -70,6 +70,25 @@ struct SurfacePointBackward {
   }
 };
 
+// The gradient of one vertex, in the order of the points.
+template <class T>
+struct GatherPoints {
+  Surface<T> surface;
+  const T* grad_points;
+  int64_t S;
+  T* grad_verts;
+
+  RECON_HD void operator()(int64_t v) const {
+    Vec3<T> sum{T(0), T(0), T(0)};
+    for (int64_t s = 0; s < S; ++s) {
+      const int64_t* face = surface.face(s);
+      for (int k = 0; face && k < 3; ++k)
+        if (face[k] == v) sum += surface.bary[3 * s + k] * Vec3<T>::load(grad_points + 3 * s);
+    }
+    sum.store(grad_verts + 3 * v);
+  }
+};
+
 template <class T>
 void add_points(const Surface<T>& surface, const T* grad_points, int64_t S, int64_t begin, int64_t end, T* grad_verts) {
   for (int64_t s = 0; s < S; ++s) {
@@ -110,9 +129,10 @@ void surface_points_backward(Tensor verts, Tensor faces, Tensor face_idx, Tensor
     const T* g = grad_points.packed<T>();
     T* to_verts = grad_verts ? grad_verts->packed<T>() : nullptr;
     T* to_bary = grad_bary ? grad_bary->packed<T>() : nullptr;
-    const bool cuda = verts.device.cuda;
-    if (cuda || to_bary)
-      parallel_for(verts.device, S, SurfacePointBackward<T>{surface, g, to_verts, to_bary, cuda}, 8192);
+    const bool cuda = verts.device.cuda, gather = cuda && verts.shape[0] * S < small_scatter;
+    if (gather && to_verts) parallel_for(verts.device, verts.shape[0], GatherPoints<T>{surface, g, S, to_verts});
+    if ((cuda && !gather) || to_bary)
+      parallel_for(verts.device, S, SurfacePointBackward<T>{surface, g, to_verts, to_bary, cuda && !gather}, 8192);
     if (!cuda && to_verts)
       for_each_row_range(verts.shape[0], S,
                          [&](int64_t begin, int64_t end) { add_points(surface, g, S, begin, end, to_verts); });

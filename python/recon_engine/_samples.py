@@ -147,3 +147,8 @@ def uniform_laplacian_loss(random: Callable[..., Tensor]) -> tuple[Any, ...]:
 def normal_consistency_loss(random: Callable[..., Tensor]) -> tuple[Any, ...]:
     across = _rows([[2], [0, 4], [2], [9], [7]])  # the faces of the second strip run against each other
     return *_strip(random), *across, *_strip_corners(), torch.tensor([0, 3, 5]), _STRIP_MESH, True
+
+
+@_sample
+def cot_laplacian_loss(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    return *_strip(random), *_strip_corners(), _STRIP_SEGMENTS, _STRIP_MESH, True, True

@@ -72,22 +72,44 @@ struct NearestQuery {
   }
 };
 
+// d dist / d x times g, for a difference of x and y in one coordinate.
 template <class T>
-struct NearestPull {
+RECON_HD T pull(T difference, T g, bool l1) {
+  if (!l1) return T(2) * g * difference;
+  return difference > T(0) ? g : difference < T(0) ? -g : T(0);
+}
+
+template <class T>
+struct GradX {
   NearestBackward<T> g;
 
-  RECON_HD void operator()(int64_t at) const {
+  RECON_HD void operator()(int64_t i) const {
     const Nearest<T>& p = g.search;
-    const int64_t i = at / p.K, b = i / p.N;
-    if (i % p.N >= p.count_x(b) || at % p.K >= p.count_y(b)) return;
-    const int64_t j = b * p.M + p.idx[at];
-    for (int64_t d = 0; d < p.D; ++d) {
-      const T difference = p.x[i * p.D + d] - p.y[j * p.D + d];
-      const T sign = difference > T(0) ? T(1) : difference < T(0) ? T(-1) : T(0);
-      const T pull = g.grad_dist[at] * (p.l1 ? sign : T(2) * difference);
-      if (g.grad_x) atomic_add(g.grad_x + i * p.D + d, pull);
-      if (g.grad_y) atomic_add(g.grad_y + j * p.D + d, -pull);
-    }
+    const int64_t b = i / p.N, available = p.K < p.count_y(b) ? p.K : p.count_y(b);
+    if (i % p.N >= p.count_x(b)) return;
+    for (int64_t k = i * p.K; k < i * p.K + available; ++k)
+      for (int64_t d = 0; d < p.D; ++d)
+        g.grad_x[i * p.D + d] += pull(p.x[i * p.D + d] - p.y[(b * p.M + p.idx[k]) * p.D + d], g.grad_dist[k], p.l1);
+  }
+};
+
+// A point of y looks for those that it is the nearest of. That takes less time than the search did, and sums in a fixed
+// order, which atomics would not.
+template <class T>
+struct GradY {
+  NearestBackward<T> g;
+
+  RECON_HD void operator()(int64_t j) const {
+    const Nearest<T>& p = g.search;
+    const int64_t b = j / p.M, at = j % p.M, count_x = p.count_x(b);
+    const int64_t available = p.K < p.count_y(b) ? p.K : p.count_y(b);
+    if (at >= p.count_y(b)) return;
+    for (int64_t i = b * p.N; i < b * p.N + count_x; ++i)
+      for (int64_t k = i * p.K; k < i * p.K + available; ++k) {
+        if (p.idx[k] != at) continue;
+        for (int64_t d = 0; d < p.D; ++d)
+          g.grad_y[j * p.D + d] -= pull(p.x[i * p.D + d] - p.y[j * p.D + d], g.grad_dist[k], p.l1);
+      }
   }
 };
 
@@ -104,7 +126,8 @@ void nearest_cuda(const Nearest<T>& p, const Device& device) {
 
 template <class T>
 void nearest_backward_cuda(const NearestBackward<T>& p, const Device& device) {
-  parallel_for(device, p.search.B * p.search.N * p.search.K, NearestPull<T>{p});
+  if (p.grad_x) parallel_for(device, p.search.B * p.search.N, GradX<T>{p});
+  if (p.grad_y) parallel_for(device, p.search.B * p.search.M, GradY<T>{p});
 }
 
 template void nearest_cuda(const Nearest<float>&, const Device&);

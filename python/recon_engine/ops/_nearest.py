@@ -40,15 +40,11 @@ def nearest(
         ValueError: shapes, dtypes or devices that do not fit together, or a norm other than 1 and 2.
 
     Differentiable in `x` and `y`; where an absolute difference is 0 its gradient is 0. CPU and CUDA, float32 and
-    float64. Repeatable bit by bit on the CPU, on CUDA with `torch.use_deterministic_algorithms(True)`.
+    float64. Repeatable bit by bit.
 
     Cost: on the CPU N log M time in up to 3 dimensions, N M otherwise and on CUDA.
     """
     l1 = _is_l1("nearest", norm)
-    if needs_ordered_sum(x, y):
-        with torch.no_grad():
-            idx = _nearest(x, y, lengths_x, lengths_y, l1, K)[1]
-        return _distances(x, y, idx, lengths_x, lengths_y, l1), idx
     return _nearest(x, y, lengths_x, lengths_y, l1, K)
 
 
@@ -80,10 +76,6 @@ def nearest_both(
     Differentiable in `x` and `y`. CPU and CUDA, float32 and float64.
     """
     l1 = _is_l1("nearest_both", norm)
-    if needs_ordered_sum(x, y):
-        there = nearest(x, y, lengths_x, lengths_y, norm=norm)
-        back = nearest(y, x, lengths_y, lengths_x, norm=norm)
-        return there[0][..., 0], there[1][..., 0], back[0][..., 0], back[1][..., 0]
     return _nearest_both(x, y, lengths_x, lengths_y, l1)
 
 
@@ -91,15 +83,6 @@ def _is_l1(name: str, norm: int) -> bool:
     if norm not in (1, 2):
         raise ValueError(f"{name}: norm must be 1 or 2, got {norm!r}. Support for 1 or 2 norm.")
     return norm == 1
-
-
-def needs_ordered_sum(*inputs: Tensor) -> bool:
-    """Whether gradients must not be summed by atomics, the order of which differs from run to run."""
-    return (
-        torch.are_deterministic_algorithms_enabled()
-        and inputs[0].is_cuda
-        and any(a.requires_grad for a in inputs)
-    )
 
 
 def _slots(size: int, lengths: Tensor | None, device: torch.device) -> Tensor:

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from recon_engine._op import Op
-from recon_engine.ops._nearest import needs_ordered_sum
 
 
 def surface_points(verts: Tensor, faces: Tensor, face_idx: Tensor, bary: Tensor) -> Tensor:
@@ -28,6 +28,15 @@ def surface_points(verts: Tensor, faces: Tensor, face_idx: Tensor, bary: Tensor)
         return _reference(verts, faces, face_idx, bary)
     points: Tensor = _surface_points(verts, faces, face_idx, bary)
     return points
+
+
+def needs_ordered_sum(*inputs: Tensor) -> bool:
+    """Whether gradients must not be summed by atomics, the order of which differs from run to run."""
+    return (
+        torch.are_deterministic_algorithms_enabled()
+        and inputs[0].is_cuda
+        and any(a.requires_grad for a in inputs)
+    )
 
 
 def _reference(verts: Tensor, faces: Tensor, face_idx: Tensor, bary: Tensor) -> Tensor:

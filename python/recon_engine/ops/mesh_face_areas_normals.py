@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from recon_engine._op import Op
-from recon_engine.ops._nearest import needs_ordered_sum
+from recon_engine.ops._surface_points import needs_ordered_sum
 
 _LEAST_LENGTH = 1e-6
 
