@@ -32,6 +32,13 @@ def test_the_installed_package_is_the_one_tested():
     assert Path(_C.__file__).parent == Path(recon_engine.__file__).parent
 
 
+def test_every_source_file_is_installed():
+    package = Path(recon_engine.__file__).parent
+    sources = {p.relative_to(ROOT / "python/recon_engine") for p in (ROOT / "python/recon_engine").rglob("*.py")}
+    assert len(sources) > 50
+    assert sources <= {p.relative_to(package) for p in package.rglob("*.py")}
+
+
 def test_version_is_that_of_the_distribution():
     try:
         version = importlib.metadata.version("recon_engine")
