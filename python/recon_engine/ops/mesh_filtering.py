@@ -33,7 +33,7 @@ def taubin_smoothing(meshes: Any, lambd: float = 0.53, mu: float = -0.53, num_it
     verts, edges = meshes.verts_packed(), meshes.edges_packed()
     for _ in range(num_iter):
         for factor in (lambd, mu):
-            verts = (1 - factor) * verts + factor * _neighbor_mean(verts, edges)
+            verts = verts + factor * (_neighbor_mean(verts, edges) - verts)
     return Meshes(verts=list(verts.split(meshes.topology().num_verts)), faces=meshes.faces_list())
 
 
