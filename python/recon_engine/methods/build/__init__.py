@@ -1,0 +1,28 @@
+"""Reconstruct an object from silhouettes, rendered from a mesh or cut out of photographs."""
+
+from __future__ import annotations
+
+from .fit import BuildResult, Frame, Views, from_images, from_mesh, normalize, silhouette_iou, silhouettes
+from .images import Angles, Cutouts, load_angles, load_cutouts, match_angles
+from .results import save_results
+from .settings import BuildSettings, image_settings, mesh_settings
+
+__all__ = [
+    "Angles",
+    "BuildResult",
+    "BuildSettings",
+    "Cutouts",
+    "Frame",
+    "Views",
+    "from_images",
+    "from_mesh",
+    "image_settings",
+    "load_angles",
+    "load_cutouts",
+    "match_angles",
+    "mesh_settings",
+    "normalize",
+    "save_results",
+    "silhouette_iou",
+    "silhouettes",
+]

@@ -1,0 +1,182 @@
+"""The results folder of a reconstruction: mesh, curves, pictures, turntable, numbers and the report."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from recon_engine.io import save_obj
+from recon_engine.report import Number, Picture, Report, versions
+from recon_engine.structures import Meshes
+
+from .. import _pictures as pictures
+from .fit import BuildResult
+
+_FILES = {
+    "mesh.obj": "the reconstruction, at the input's scale",
+    "losses.csv": "every loss of every iteration",
+    "losses.png": "the same as curves",
+    "silhouettes.png": "target, result and difference of every view",
+    "turntable.gif": "the reconstruction, turning",
+    "metrics.json": "the numbers of this page, the settings and the versions",
+}
+_COLORS = {
+    "in both": pictures.BOTH,
+    "in the target only": pictures.TARGET_ONLY,
+    "in the result only": pictures.RESULT_ONLY,
+}
+_DISTANCE = 2.7  # of the cameras of all pictures
+_WHOLE_CUBE = 42.0  # a field of view that holds the cube from -0.5 to 0.5 from every side
+_SHOWN = ((20.0, 30.0), (20.0, 150.0), (20.0, -90.0), (60.0, 30.0))  # elevation and azimuth of the shaded views
+
+
+def save_results(result: BuildResult, folder: Path, source: str) -> None:
+    """Write everything that a reconstruction leaves behind.
+
+    Args:
+        result: of `from_mesh` or `from_images`.
+        folder: exists, and is best the work folder of an atomic results folder.
+        source: what was reconstructed, for the report's title.
+
+    Raises:
+        ImportError: pillow or matplotlib is missing; names the pip line.
+    """
+    save_obj(str(folder / "mesh.obj"), result.mesh.verts_packed(), result.mesh.faces_packed())
+    result.history.save_csv(folder / "losses.csv")
+    result.history.save_png(folder / "losses.png", f"Reconstruction of {source}")
+    strips = pictures.compared(result.targets, result.silhouettes)
+    (folder / "silhouettes.png").write_bytes(pictures.png(pictures.tiled(strips, columns=4)))
+    # The cut-outs of photographs come without the object's shape: only the result can turn.
+    turning = [mesh for mesh in (result.target, result.fitted) if mesh is not None]
+    frames = pictures.turntable(turning, fov=_shown_fov(result))
+    pictures.save_gif(folder / "turntable.gif", frames)
+    (folder / "metrics.json").write_text(json.dumps(_metrics(result, source), indent=2) + "\n", encoding="utf-8")
+    _report(result, folder, source, strips).save(folder / "report.html")
+
+
+def _shown_fov(result: BuildResult) -> float:
+    """A field of view, in degrees, that holds the sphere around object and result, whatever the fit's cameras saw."""
+    shown = [mesh for mesh in (result.target, result.fitted) if mesh is not None]
+    radius = max(float(mesh.verts_packed().norm(dim=1).max()) for mesh in shown)
+    return 1.06 * math.degrees(2 * math.asin(min(radius / _DISTANCE, 0.9)))
+
+
+def _metrics(result: BuildResult, source: str) -> dict[str, object]:
+    columns = (result.views.elevation, result.views.azimuth, result.iou)
+    per_view = [
+        {"view": name, "elevation": elevation, "azimuth": azimuth, "iou": iou}
+        for name, elevation, azimuth, iou in zip(result.names, *(column.tolist() for column in columns), strict=True)
+    ]
+    return {
+        "source": source,
+        "iterations": result.history.length,
+        "interrupted": result.interrupted,
+        "seconds": round(result.seconds, 3),
+        "silhouette_iou_mean": float(result.iou.mean()),
+        "silhouette_iou_min": float(result.iou.min()),
+        "silhouette_iou_mean_at_start": float(result.start_iou.mean()),
+        "silhouette_iou_mean_unseen_views": result.unseen_iou,
+        "chamfer": result.chamfer,
+        "fov": result.views.fov,
+        "silhouette_iou": per_view,
+        "settings": asdict(result.settings),
+        "versions": versions(),
+    }
+
+
+def _report(result: BuildResult, folder: Path, source: str, strips: np.ndarray) -> Report:
+    steps = result.history.length
+    report = Report(
+        f"Reconstruction of {source}",
+        f"{result.start_name.capitalize()}, deformed in {steps} iterations until its silhouettes matched those of the "
+        f"object in {len(result.names)} views.",
+    )
+    if result.interrupted:
+        report.notice(f"The run was stopped after {steps} of {result.settings.iterations} iterations.")
+    report.numbers(_numbers(result))
+    report.section("Shape", _shape_text(result))
+    report.pictures(_shapes(result, folder), cell=235)
+    report.section("Silhouettes", "Each strip shows the target, the result, and the two laid over each other.")
+    report.key({text: f"rgb{color}" for text, color in _COLORS.items()})
+    report.pictures(_silhouettes(result, strips), cell=330)
+    report.section(
+        "Intersection over union in each view",
+        "Pixels in both silhouettes over pixels in either, silhouettes cut at one half. 1 is a perfect match.",
+    )
+    report.table(
+        ["view", "elevation", "azimuth", "IoU at the start", "IoU"], _view_rows(result), bars=result.iou.tolist()
+    )
+    report.losses(result.history.table())
+    report.appendix(asdict(result.settings), _FILES)
+    return report
+
+
+def _numbers(result: BuildResult) -> list[Number]:
+    numbers = [
+        Number("Silhouette IoU", f"{float(result.iou.mean()):.4f}", f"mean; {float(result.start_iou.mean()):.4f} at the start"),
+        Number("Worst view", f"{float(result.iou.min()):.4f}", "silhouette IoU"),
+    ]
+    if result.unseen_iou is not None:
+        numbers.append(Number("Unseen views", f"{result.unseen_iou:.4f}", "silhouette IoU, 12 views not fitted"))
+    if result.chamfer is not None:
+        numbers.append(Number("Chamfer", f"{result.chamfer:.2e}", "to the input, squared, half extent 0.5"))
+    rate = result.history.length / max(result.seconds, 1e-9)
+    numbers.append(Number("Time", f"{result.seconds:.1f} s", f"{result.history.length} iterations, {rate:.0f} a second"))
+    verts, faces = len(result.mesh.verts_packed()), len(result.mesh.faces_packed())
+    numbers.append(Number("Mesh", f"{faces:,}", f"faces, {verts:,} vertices"))
+    return numbers
+
+
+def _shape_text(result: BuildResult) -> str:
+    if result.target is None:
+        return "The result, what it started from, and the result turning."
+    return "The object above the result, from the same cameras. The fit saw silhouettes only, never the shape."
+
+
+def _shapes(result: BuildResult, folder: Path) -> list[Picture]:
+    """Shaded views of object and result from the same cameras, the start, and the turntable."""
+    fov = _shown_fov(result)
+    shown = [] if result.target is None else _shaded("object", result.target, fov, _SHOWN)
+    shown += _shaded("result", result.fitted, fov, _SHOWN)
+    shown += _shaded("start", result.start, max(fov, _WHOLE_CUBE), _SHOWN[:1])
+    turning = "The result" if result.target is None else "The object and, right of it, the result"
+    gif = (folder / "turntable.gif").read_bytes()
+    wide = result.target is not None
+    return [*shown, Picture(gif, f"{turning}, turning once around the vertical axis", f"{turning}, turning", wide)]
+
+
+def _shaded(name: str, mesh: Meshes, fov: float, angles: Sequence[tuple[float, float]]) -> list[Picture]:
+    elevation, azimuth = zip(*angles, strict=True)
+    return [
+        Picture(
+            pictures.png(view),
+            f"The {name}, shaded, seen from elevation {e:.0f} and azimuth {a:.0f} degrees",
+            f"{name} ({e:.0f}°, {a:.0f}°)",
+        )
+        for view, e, a in zip(pictures.shaded(mesh, elevation, azimuth, fov=fov), elevation, azimuth, strict=True)
+    ]
+
+
+def _silhouettes(result: BuildResult, strips: np.ndarray) -> list[Picture]:
+    return [
+        Picture(
+            pictures.png(strip),
+            f"{name}: silhouette of the target, of the result, and their difference; IoU {iou:.4f}",
+            f"{name} · IoU {iou:.4f}",
+        )
+        for name, strip, iou in zip(result.names, strips, result.iou.tolist(), strict=True)
+    ]
+
+
+def _view_rows(result: BuildResult) -> list[list[str]]:
+    columns = (result.views.elevation, result.views.azimuth, result.start_iou, result.iou)
+    formats = ("{:.1f}°", "{:.1f}°", "{:.4f}", "{:.4f}")
+    return [
+        [name, *(form.format(value) for form, value in zip(formats, values, strict=True))]
+        for name, *values in zip(result.names, *(column.tolist() for column in columns), strict=True)
+    ]
