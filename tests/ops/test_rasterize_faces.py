@@ -410,7 +410,7 @@ def test_coordinates_that_overflow_when_squared(coordinate, axis, options, devic
     fragments, grad = _results(scene, *settings)
     assert all(f.isfinite().all() for f in fragments)
     assert grad[3:].isfinite().all()
-    assert grad.isfinite().all() or coordinate > 1e15
+    assert grad.isfinite().all() or coordinate > 1e25  # beyond, gradients themselves exceed the largest float
     seen = axis == 2 or coordinate <= 1e18
     assert (fragments[0] == 0).any() == seen
     if seen:
