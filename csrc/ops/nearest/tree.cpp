@@ -1,4 +1,4 @@
-// Points in the order of a Morton curve, and boxes around 16, 256, ... consecutive ones.
+// Points in the order of a Hilbert curve, and boxes around 16, 256, ... consecutive ones.
 #include "ops/nearest/tree.h"
 
 #include <algorithm>
@@ -10,7 +10,7 @@ namespace recon {
 
 namespace {
 
-constexpr int key_bits = 30, digit_bits = 10, digits = 1 << digit_bits;
+constexpr int max_key_bits = 30, digit_bits = 12, digits = 1 << digit_bits;
 
 // The bits of v with D - 1 zeros between them.
 uint32_t spread(uint32_t v, int64_t D) {
@@ -27,21 +27,50 @@ uint32_t spread(uint32_t v, int64_t D) {
   return (v | v << 2) & 0x09249249;
 }
 
-// Stable sort by key, one digit after the other.
-void sort_by_key(CurveEntry* entries, CurveEntry* other, int64_t n) {
+constexpr int block = 64;
+
+// The places of 64 cells on the Hilbert curve through a grid of 2^bits cells a side; neighbours on the curve are
+// neighbours in space. Skilling, Programming the Hilbert curve, AIP Conference Proceedings 707, 2004.
+// The loops over the cells are the inner ones, for the compiler to turn into vector instructions.
+template <int D>
+void hilbert_keys(uint32_t (*x)[block], int bits, uint32_t* keys) {
+  for (int bit = bits - 1; bit > 0; --bit) {
+    const uint32_t low = (1u << bit) - 1;
+    for (int d = 0; d < D; ++d)
+      for (int i = 0; i < block; ++i) {
+        const uint32_t is_set = 0u - (x[d][i] >> bit & 1);
+        const uint32_t first = x[0][i] ^ (low & is_set);
+        const uint32_t swapped = (first ^ x[d][i]) & low & ~is_set;
+        x[d][i] ^= swapped;  // for d = 0 nothing is swapped
+        x[0][i] = d == 0 ? first : first ^ swapped;
+      }
+  }
+  for (int d = 1; d < D; ++d)
+    for (int i = 0; i < block; ++i) x[d][i] ^= x[d - 1][i];
+  uint32_t flip[block] = {};
+  for (int bit = bits - 1; bit > 0; --bit)
+    for (int i = 0; i < block; ++i) flip[i] ^= ((1u << bit) - 1) & (0u - (x[D - 1][i] >> bit & 1));
+  for (int i = 0; i < block; ++i) {
+    keys[i] = 0;
+    for (int d = 0; d < D; ++d) keys[i] |= spread(x[d][i] ^ flip[i], D) << (D - 1 - d);
+  }
+}
+
+// Stable sort by keys of that many bits, one digit after the other.
+void sort_by_key(CurveEntry* entries, CurveEntry* other, int64_t n, int bits) {
   if (n < 256) {
     std::sort(entries, entries + n,
               [](CurveEntry a, CurveEntry b) { return a.key < b.key || (a.key == b.key && a.id < b.id); });
     return;
   }
-  constexpr int passes = key_bits / digit_bits;
-  int64_t first[passes][digits] = {};
+  const int passes = (bits + digit_bits - 1) / digit_bits;
+  int32_t first[(max_key_bits + digit_bits - 1) / digit_bits][digits] = {};
   for (int64_t i = 0; i < n; ++i)
     for (int pass = 0; pass < passes; ++pass) ++first[pass][entries[i].key >> pass * digit_bits & (digits - 1)];
   CurveEntry *from = entries, *to = other;
   for (int pass = 0; pass < passes; ++pass) {
-    int64_t sum = 0;
-    for (int64_t& f : first[pass]) sum += std::exchange(f, sum);
+    int32_t sum = 0;
+    for (int32_t& f : first[pass]) sum += std::exchange(f, sum);
     for (int64_t i = 0; i < n; ++i) to[first[pass][from[i].key >> pass * digit_bits & (digits - 1)]++] = from[i];
     std::swap(from, to);
   }
@@ -50,37 +79,43 @@ void sort_by_key(CurveEntry* entries, CurveEntry* other, int64_t n) {
 
 // Sorts the points of `entries` along the curve through their own box; where many fall into one cell of it, because
 // others are far away, again through the box of those.
-template <class T>
-void sort_along_curve(const T* points, int64_t D, CurveEntry* entries, CurveEntry* other, int64_t n) {
+template <class T, int D>
+void sort_along_curve(const T* points, CurveEntry* entries, CurveEntry* other, int64_t n) {
   double low[3], extent = 0;
-  for (int64_t d = 0; d < D; ++d) {
+  for (int d = 0; d < D; ++d) {
     T lo = std::numeric_limits<T>::max(), hi = std::numeric_limits<T>::lowest();
     for (int64_t i = 0; i < n; ++i) {
-      const T v = points[entries[i].id * D + d];
+      const T v = points[int64_t{entries[i].id} * D + d];
       if (!std::isfinite(v)) continue;
       lo = std::min(lo, v), hi = std::max(hi, v);
     }
     low[d] = lo;
     extent = std::max(extent, static_cast<double>(hi) - static_cast<double>(lo));
   }
-  const double cells = static_cast<double>(uint32_t{1} << key_bits / D), scale = cells / extent;
+  // Enough cells for the points to lie apart even on a surface.
+  int bits = 2;
+  while (bits < max_key_bits / D && int64_t{1} << 2 * (bits - 1) < n) ++bits;
+  const double cells = static_cast<double>(uint32_t{1} << bits), scale = cells / extent;
   if (!(std::isfinite(scale) && scale > 0)) return;  // all in one place, or too far apart for numbers
-  for (int64_t i = 0; i < n; ++i) {
-    uint32_t key = 0;
-    for (int64_t d = 0; d < D; ++d) {
-      const double cell = (points[entries[i].id * D + d] - low[d]) * scale;
-      const double inside = cell < cells - 1 ? (cell > 0 ? cell : 0) : cells - 1;  // NaN: the last
-      key |= spread(static_cast<uint32_t>(inside), D) << d;
-    }
-    entries[i].key = key;
+  for (int64_t begin = 0; begin < n; begin += block) {
+    uint32_t x[D][block] = {}, keys[block];
+    const int count = static_cast<int>(std::min<int64_t>(block, n - begin));
+    for (int i = 0; i < count; ++i)
+      for (int d = 0; d < D; ++d) {
+        const double cell = (points[int64_t{entries[begin + i].id} * D + d] - low[d]) * scale;
+        // NaN: the last cell
+        x[d][i] = static_cast<uint32_t>(static_cast<int32_t>(cell < cells - 1 ? (cell > 0 ? cell : 0) : cells - 1));
+      }
+    hilbert_keys<D>(x, bits, keys);
+    for (int i = 0; i < count; ++i) entries[begin + i].key = keys[i];
   }
-  sort_by_key(entries, other, n);
+  sort_by_key(entries, other, n, bits * D);
   for (int64_t begin = 0, end; begin < n; begin = end) {
     for (end = begin + 1; end < n && entries[end].key == entries[begin].key; ++end) {
     }
     // The ends of the box lie in different cells, so that a part is smaller than the whole and this comes to an end.
     if (end - begin > 2 * node_width && end - begin < n)
-      sort_along_curve(points, D, entries + begin, other, end - begin);
+      sort_along_curve<T, D>(points, entries + begin, other, end - begin);
   }
 }
 
@@ -99,7 +134,9 @@ int64_t tree_values(int64_t count) {
 template <class T>
 void curve_order(const T* points, int64_t count, int64_t D, int32_t* ids, CurveEntry* entries) {
   for (int64_t i = 0; i < count; ++i) entries[i] = {0, static_cast<int32_t>(i)};
-  sort_along_curve(points, D, entries, entries + count, count);
+  if (D == 1) sort_along_curve<T, 1>(points, entries, entries + count, count);
+  if (D == 2) sort_along_curve<T, 2>(points, entries, entries + count, count);
+  if (D == 3) sort_along_curve<T, 3>(points, entries, entries + count, count);
   for (int64_t i = 0; i < count; ++i) ids[i] = entries[i].id;
 }
 
