@@ -1,8 +1,8 @@
 // edge_loss, uniform_laplacian_loss, cot_laplacian_loss, normal_consistency_loss: regularisers of a batch of meshes.
 //
 // The loss of a mesh is one number, so that its gradient is known up to one factor: each op computes both in one pass
-// over the topology, in the form of a gather (every row is written by one thread, in a fixed order), and going back is a
-// product. `segments` are the first rows of each mesh, and the end of the last; `mesh_of` is the mesh of each vertex,
+// over the topology, in the form of a gather (every row is written by one thread, in a fixed order), and going back is
+// a product. `segments` are the first rows of each mesh, and the end of the last; `mesh_of` is the mesh of each vertex,
 // None for one mesh.
 #include "core/op.h"
 #include "core/scratch.h"
@@ -176,11 +176,14 @@ struct FaceNormal {
 
 // 1 - cos of the angle to each face across an edge. A pair is in the lists of both of its faces, half of it counted at
 // each. An entry of `across` is 2 * face, + 1 where the two run along their edge in the same direction.
+// `corners` keeps the gradient in each corner of the face.
 template <class T>
 struct NormalTerm {
+  const T* verts;
+  const int64_t* faces;
   Rows across;
   const UnitNormal<T>* normals;
-  T *terms, *grad_area_vector;
+  T *terms, *corners;
 
   RECON_HD void operator()(int64_t f) const {
     const Vec3<T> n = normals[f].n;
@@ -193,26 +196,23 @@ struct NormalTerm {
       others += turned;
     }
     terms[f] = T(0.5) * sum;
-    if (grad_area_vector)
-      ((n * dot(n, others) - others) * normals[f].by_length).store(grad_area_vector + 3 * f);
+    if (!corners) return;
+    const Vec3<T> g = (n * dot(n, others) - others) * normals[f].by_length;
+    const Triangle<T> t = Triangle<T>::load(verts, faces, f);
+    for (int k = 0; k < 3; ++k) area_vector_vjp(t, k, g).store(corners + 9 * f + 3 * k);
   }
 };
 
 template <class T>
 struct NormalGradient {
-  const T* verts;
   Corners at;
-  const T* grad_area_vector;
+  const T* corners;
   T* grad;
 
   RECON_HD void operator()(int64_t v) const {
     Vec3<T> g{T(0), T(0), T(0)};
-    for (int64_t n = at.faces_at.offsets[v]; n < at.faces_at.offsets[v + 1]; ++n) {
-      const int64_t f = at.faces_at.index[n], k = at.corner[n];
-      const Vec3<T> next = Vec3<T>::load(verts + 3 * at.faces[3 * f + (k + 1) % 3]);
-      const Vec3<T> last = Vec3<T>::load(verts + 3 * at.faces[3 * f + (k + 2) % 3]);
-      g += cross(next - last, Vec3<T>::load(grad_area_vector + 3 * f));
-    }
+    for (int64_t n = at.faces_at.offsets[v]; n < at.faces_at.offsets[v + 1]; ++n)
+      g += Vec3<T>::load(corners + 9 * at.faces_at.index[n] + 3 * at.corner[n]);
     g.store(grad + 3 * v);
   }
 };
@@ -253,43 +253,43 @@ T* grad_or_null(const Tensor& unit_grad, bool with_grad) {
 
 }  // namespace
 
-void edge_loss(Tensor verts, Tensor offsets, Tensor neighbors, Tensor segments, std::optional<Tensor>,
-               double target, bool with_grad, Tensor loss, Tensor unit_grad) {
+void edge_loss(Tensor verts, Tensor offsets, Tensor neighbors, Tensor segments, std::optional<Tensor>, double target,
+               bool with_grad, Tensor loss, Tensor unit_grad) {
   dispatch_float(verts.dtype, [&](auto zero) {
     using T = decltype(zero);
     const int64_t V = verts.shape[0];
     const Scratch<T> terms(V, verts.device);
     parallel_for(verts.device, V,
-                 EdgeTerm<T>{verts.packed<T>(), rows_of(offsets, neighbors),
-                             static_cast<T>(target), terms.data(), grad_or_null<T>(unit_grad, with_grad)},
+                 EdgeTerm<T>{verts.packed<T>(), rows_of(offsets, neighbors), static_cast<T>(target), terms.data(),
+                             grad_or_null<T>(unit_grad, with_grad)},
                  grain);
     ordered_sums(verts.device, terms.data(), segments.packed<int64_t>(), loss.shape[0], loss.packed<T>());
   });
 }
-RECON_OP(edge_loss,
-         "verts: V 3, offsets: i64 O, neighbors: i64 E, segments: i64 S, mesh_of?: i64 V, target: real, with_grad: bool, "
-         "loss: N, unit_grad: G 3");
+RECON_OP(
+    edge_loss,
+    "verts: V 3, offsets: i64 O, neighbors: i64 E, segments: i64 S, mesh_of?: i64 V, target: real, with_grad: bool, "
+    "loss: N, unit_grad: G 3");
 
-void edge_loss_backward(Tensor, Tensor, Tensor, Tensor, std::optional<Tensor> mesh_of, double, bool, Tensor, Tensor unit_grad,
-                        Tensor grad_loss, Tensor grad_verts) {
+void edge_loss_backward(Tensor, Tensor, Tensor, Tensor, std::optional<Tensor> mesh_of, double, bool, Tensor,
+                        Tensor unit_grad, Tensor grad_loss, Tensor grad_verts) {
   scale_gradient(mesh_of, unit_grad, grad_loss, grad_verts);
 }
-RECON_OP(edge_loss_backward,
-         "verts: V 3, offsets: i64 O, neighbors: i64 E, segments: i64 S, mesh_of?: i64 V, target: real, with_grad: bool, "
-         "loss: N, unit_grad: G 3, grad_loss: N, grad_verts: V 3");
+RECON_OP(
+    edge_loss_backward,
+    "verts: V 3, offsets: i64 O, neighbors: i64 E, segments: i64 S, mesh_of?: i64 V, target: real, with_grad: bool, "
+    "loss: N, unit_grad: G 3, grad_loss: N, grad_verts: V 3");
 
-void uniform_laplacian_loss(Tensor verts, Tensor offsets, Tensor neighbors, Tensor segments, std::optional<Tensor>, bool with_grad, Tensor loss, Tensor unit_grad) {
+void uniform_laplacian_loss(Tensor verts, Tensor offsets, Tensor neighbors, Tensor segments, std::optional<Tensor>,
+                            bool with_grad, Tensor loss, Tensor unit_grad) {
   dispatch_float(verts.dtype, [&](auto zero) {
     using T = decltype(zero);
     const int64_t V = verts.shape[0];
     const Scratch<T> terms(V, verts.device), share(with_grad ? 3 * V : 0, verts.device);
     const Rows rows = rows_of(offsets, neighbors);
     parallel_for(verts.device, V,
-                 UniformTerm<T>{verts.packed<T>(), rows, terms.data(),
-                                with_grad ? share.data() : nullptr},
-                 grain);
-    if (with_grad)
-      parallel_for(verts.device, V, UniformGradient<T>{rows, share.data(), unit_grad.packed<T>()}, grain);
+                 UniformTerm<T>{verts.packed<T>(), rows, terms.data(), with_grad ? share.data() : nullptr}, grain);
+    if (with_grad) parallel_for(verts.device, V, UniformGradient<T>{rows, share.data(), unit_grad.packed<T>()}, grain);
     ordered_sums(verts.device, terms.data(), segments.packed<int64_t>(), loss.shape[0], loss.packed<T>());
   });
 }
@@ -305,9 +305,8 @@ RECON_OP(uniform_laplacian_loss_backward,
          "verts: V 3, offsets: i64 O, neighbors: i64 E, segments: i64 S, mesh_of?: i64 V, with_grad: bool, loss: N, "
          "unit_grad: G 3, grad_loss: N, grad_verts: V 3");
 
-void cot_laplacian_loss(Tensor verts, Tensor faces, Tensor offsets, Tensor faces_at, Tensor corners,
-                        Tensor segments, std::optional<Tensor>, bool curvature, bool with_grad, Tensor loss,
-                        Tensor unit_grad) {
+void cot_laplacian_loss(Tensor verts, Tensor faces, Tensor offsets, Tensor faces_at, Tensor corners, Tensor segments,
+                        std::optional<Tensor>, bool curvature, bool with_grad, Tensor loss, Tensor unit_grad) {
   dispatch_float(verts.dtype, [&](auto zero) {
     using T = decltype(zero);
     const int64_t V = verts.shape[0], F = faces.shape[0];
@@ -324,36 +323,37 @@ void cot_laplacian_loss(Tensor verts, Tensor faces, Tensor offsets, Tensor faces
     ordered_sums(verts.device, terms.data(), segments.packed<int64_t>(), loss.shape[0], loss.packed<T>());
   });
 }
-RECON_OP(cot_laplacian_loss,
-         "verts: V 3, faces: i64 F 3, offsets: i64 O, faces_at: i64 C, corners: i64 C, segments: i64 S, mesh_of?: i64 V, "
-         "curvature: bool, with_grad: bool, loss: N, unit_grad: G 3");
+RECON_OP(
+    cot_laplacian_loss,
+    "verts: V 3, faces: i64 F 3, offsets: i64 O, faces_at: i64 C, corners: i64 C, segments: i64 S, mesh_of?: i64 V, "
+    "curvature: bool, with_grad: bool, loss: N, unit_grad: G 3");
 
-void cot_laplacian_loss_backward(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, std::optional<Tensor> mesh_of, bool, bool,
-                                 Tensor, Tensor unit_grad, Tensor grad_loss, Tensor grad_verts) {
+void cot_laplacian_loss_backward(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, std::optional<Tensor> mesh_of, bool,
+                                 bool, Tensor, Tensor unit_grad, Tensor grad_loss, Tensor grad_verts) {
   scale_gradient(mesh_of, unit_grad, grad_loss, grad_verts);
 }
-RECON_OP(cot_laplacian_loss_backward,
-         "verts: V 3, faces: i64 F 3, offsets: i64 O, faces_at: i64 C, corners: i64 C, segments: i64 S, mesh_of?: i64 V, "
-         "curvature: bool, with_grad: bool, loss: N, unit_grad: G 3, grad_loss: N, grad_verts: V 3");
+RECON_OP(
+    cot_laplacian_loss_backward,
+    "verts: V 3, faces: i64 F 3, offsets: i64 O, faces_at: i64 C, corners: i64 C, segments: i64 S, mesh_of?: i64 V, "
+    "curvature: bool, with_grad: bool, loss: N, unit_grad: G 3, grad_loss: N, grad_verts: V 3");
 
 void normal_consistency_loss(Tensor verts, Tensor faces, Tensor across_offsets, Tensor across, Tensor offsets,
-                             Tensor faces_at, Tensor corners, Tensor segments, std::optional<Tensor>,
-                             bool with_grad, Tensor loss, Tensor unit_grad) {
+                             Tensor faces_at, Tensor corners, Tensor segments, std::optional<Tensor>, bool with_grad,
+                             Tensor loss, Tensor unit_grad) {
   dispatch_float(verts.dtype, [&](auto zero) {
     using T = decltype(zero);
     const int64_t V = verts.shape[0], F = faces.shape[0];
-    const Scratch<T> terms(F, verts.device), grad_area_vector(with_grad ? 3 * F : 0, verts.device);
+    const Scratch<T> terms(F, verts.device), grad_corners(with_grad ? 9 * F : 0, verts.device);
     const Scratch<UnitNormal<T>> normals(F, verts.device);
-    T* to_area_vector = with_grad ? grad_area_vector.data() : nullptr;
+    T* to_corners = with_grad ? grad_corners.data() : nullptr;
     parallel_for(verts.device, F, FaceNormal<T>{verts.packed<T>(), faces.packed<int64_t>(), normals.data()}, grain);
     parallel_for(verts.device, F,
-                 NormalTerm<T>{rows_of(across_offsets, across), normals.data(),
-                               terms.data(), to_area_vector},
+                 NormalTerm<T>{verts.packed<T>(), faces.packed<int64_t>(), rows_of(across_offsets, across),
+                               normals.data(), terms.data(), to_corners},
                  grain);
     if (with_grad)
       parallel_for(verts.device, V,
-                   NormalGradient<T>{verts.packed<T>(), corners_of(faces, offsets, faces_at, corners), to_area_vector,
-                                     unit_grad.packed<T>()},
+                   NormalGradient<T>{corners_of(faces, offsets, faces_at, corners), to_corners, unit_grad.packed<T>()},
                    grain);
     ordered_sums(verts.device, terms.data(), segments.packed<int64_t>(), loss.shape[0], loss.packed<T>());
   });
@@ -362,11 +362,14 @@ RECON_OP(normal_consistency_loss,
          "verts: V 3, faces: i64 F 3, across_offsets: i64 A, across: i64 P, offsets: i64 O, faces_at: i64 C, "
          "corners: i64 C, segments: i64 S, mesh_of?: i64 V, with_grad: bool, loss: N, unit_grad: G 3");
 
-void normal_consistency_loss_backward(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, std::optional<Tensor> mesh_of, bool, Tensor, Tensor unit_grad, Tensor grad_loss, Tensor grad_verts) {
+void normal_consistency_loss_backward(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
+                                      std::optional<Tensor> mesh_of, bool, Tensor, Tensor unit_grad, Tensor grad_loss,
+                                      Tensor grad_verts) {
   scale_gradient(mesh_of, unit_grad, grad_loss, grad_verts);
 }
 RECON_OP(normal_consistency_loss_backward,
          "verts: V 3, faces: i64 F 3, across_offsets: i64 A, across: i64 P, offsets: i64 O, faces_at: i64 C, "
-         "corners: i64 C, segments: i64 S, mesh_of?: i64 V, with_grad: bool, loss: N, unit_grad: G 3, grad_loss: N, grad_verts: V 3");
+         "corners: i64 C, segments: i64 S, mesh_of?: i64 V, with_grad: bool, loss: N, unit_grad: G 3, grad_loss: N, "
+         "grad_verts: V 3");
 
 }  // namespace recon

@@ -1,5 +1,6 @@
 // packed_to_padded, padded_to_packed: rows one after the other, or in a batch filled up with zeros. Element n of the
-// batch owns the packed rows from first[n] up to first[n + 1], the last one up to the end. Each is the other's gradient.
+// batch owns the packed rows from first[n] up to first[n + 1], the last one up to the end. Each is the other's
+// gradient.
 #include "core/op.h"
 #include "core/parallel.h"
 

@@ -257,8 +257,7 @@ class GroupSearch {
  public:
   static constexpr int lanes = P::lanes;
 
-  GroupSearch(const Nearest<T>& p, const PointTree<T>& tree, int64_t b)
-      : p_(p), tree_(tree), y_(p.y + b * p.M * p.D) {}
+  GroupSearch(const Nearest<T>& p, const PointTree<T>& tree, int64_t b) : p_(p), tree_(tree), y_(p.y + b * p.M * p.D) {}
 
   // Queries rows[0..lanes) of x.
   void run(const int64_t* rows) {

@@ -61,8 +61,7 @@ struct NearestQuery {
     const bool valid = query % p.N < p.count_x(b);
     for (int64_t j = 0; valid && j < count_y; ++j) {
       T sum(0);
-      for (int64_t d = 0; d < p.D; ++d)
-        sum = add_term(sum, p.x[query * p.D + d] - p.y[(b * p.M + j) * p.D + d], p.l1);
+      for (int64_t d = 0; d < p.D; ++d) sum = add_term(sum, p.x[query * p.D + d] - p.y[(b * p.M + j) * p.D + d], p.l1);
       if (sum != sum || (count == p.K && !(sum < dist[p.K - 1]))) continue;
       int64_t at = count < p.K ? count++ : p.K - 1;
       for (; at > 0 && sum < dist[at - 1]; --at) dist[at] = dist[at - 1], idx[at] = idx[at - 1];

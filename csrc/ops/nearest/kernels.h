@@ -10,9 +10,9 @@ namespace recon {
 // A batch of searches: the K nearest of `lengths_y` points for each of `lengths_x` points.
 template <class T>
 struct Nearest {
-  const T *x, *y;                         // B N D, B M D
-  const int64_t *lengths_x, *lengths_y;   // B, or null: all of N, all of M
-  bool l1;                                // sum of absolute differences instead of the squared distance
+  const T *x, *y;                        // B N D, B M D
+  const int64_t *lengths_x, *lengths_y;  // B, or null: all of N, all of M
+  bool l1;                               // sum of absolute differences instead of the squared distance
   int64_t B, N, M, D, K;
   T* dist;       // B N K
   int64_t* idx;  // B N K

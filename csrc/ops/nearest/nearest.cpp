@@ -23,9 +23,7 @@ constexpr int64_t queries_per_task = 512;
 
 // Measured: a search costs about 0.1 ns for each point compared, about 100 ns in a tree, which costs 20 ns a point to
 // build.
-bool tree_pays(int64_t D, int64_t queries, int64_t points) {
-  return D <= 3 && points > 768 && queries > 64;
-}
+bool tree_pays(int64_t D, int64_t queries, int64_t points) { return D <= 3 && points > 768 && queries > 64; }
 
 // The clouds of a batch in the forms that the searches need.
 template <class T>
