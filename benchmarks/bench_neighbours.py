@@ -167,7 +167,11 @@ CASES = [
         same=_close,
     ),
     Case("nearest points both ways, 10k x 10k, trees built", lambda: _queries_of_scipy(10000, True), same=_close),
-    Case("nearest points both ways, 10k x 10k, queries of ready trees", lambda: _queries_of_scipy(10000, False), same=_close),
+    Case(
+        "nearest points both ways, 10k x 10k, queries of ready trees",
+        lambda: _queries_of_scipy(10000, False),
+        same=_close,
+    ),
     Case("knn_points, 10k x 10k, K=1", lambda: _queries(10000, 1), target=150, bytes_moved=10000 * 36, same=_close),
     Case("knn_points, 10k x 10k, K=8", lambda: _queries(10000, 8), bytes_moved=10000 * 120, same=_close),
     Case(

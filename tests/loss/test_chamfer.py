@@ -29,7 +29,13 @@ def test_normals_by_hand(abs_cosine, device):
     x, y = _clouds(device, torch.float64)
     normals_x, normals_y = _clouds(device, torch.float64)
     (from_x, from_y), (angle_x, angle_y) = chamfer_distance(
-        x, y, x_normals=normals_x, y_normals=normals_y, batch_reduction=None, point_reduction=None, abs_cosine=abs_cosine
+        x,
+        y,
+        x_normals=normals_x,
+        y_normals=normals_y,
+        batch_reduction=None,
+        point_reduction=None,
+        abs_cosine=abs_cosine,
     )
     distances = torch.cdist(x, y).square()
     torch.testing.assert_close(from_x, distances.amin(2))
@@ -80,7 +86,9 @@ def test_weights(device):
     each = chamfer_distance(x, y, batch_reduction=None)[0]
     weights = torch.tensor([1.0, 0.0, 3.0], device=device)
     torch.testing.assert_close(chamfer_distance(x, y, weights=weights)[0], (each * weights).sum() / 4)
-    torch.testing.assert_close(chamfer_distance(x, y, weights=weights, batch_reduction="sum")[0], (each * weights).sum())
+    torch.testing.assert_close(
+        chamfer_distance(x, y, weights=weights, batch_reduction="sum")[0], (each * weights).sum()
+    )
     x.requires_grad_()
     nothing, normals = chamfer_distance(x, y, weights=weights * 0)
     assert nothing == 0
@@ -117,5 +125,5 @@ def test_bad_input(device):
         chamfer_distance(x, y[:2])
     with pytest.raises(ValueError, match="Expected points to be of shape"):
         chamfer_distance(x[0], y[0])
-    with pytest.raises(ValueError, match="either Pointclouds objects or torch.Tensor"):
+    with pytest.raises(ValueError, match=r"either Pointclouds objects or torch\.Tensor"):
         chamfer_distance([x], y)

@@ -135,7 +135,9 @@ def test_empty(name, device):
 
 
 def test_no_faces_share_an_edge(device):
-    value = mesh_normal_consistency(Meshes([torch.randn(3, 3, device=device)], [torch.tensor([[0, 1, 2]], device=device)]))
+    value = mesh_normal_consistency(
+        Meshes([torch.randn(3, 3, device=device)], [torch.tensor([[0, 1, 2]], device=device)])
+    )
     assert value.shape == (1,)
     assert value.item() == 0
 

@@ -87,5 +87,5 @@ def test_bad_input(device):
         mesh_face_areas_normals(verts[None], faces)
     with pytest.raises(ValueError, match="faces need to be of shape Fx3"):
         mesh_face_areas_normals(verts, faces[:, :2])
-    with pytest.raises(ValueError, match="faces need to be of type torch.int64"):
+    with pytest.raises(ValueError, match=r"faces need to be of type torch\.int64"):
         mesh_face_areas_normals(verts, faces.int())

@@ -61,7 +61,7 @@ def test_bad_input(device):
     packed, first = torch.zeros(6, 2, device=device), torch.tensor(FIRST, device=device)
     with pytest.raises(ValueError, match="first_idxs can only be 1-dimensional"):
         packed_to_padded(packed, first[None], 3)
-    with pytest.raises(ValueError, match="first_idxs has to be of type torch.int64"):
+    with pytest.raises(ValueError, match=r"first_idxs has to be of type torch\.int64"):
         packed_to_padded(packed, first.int(), 3)
     with pytest.raises(ValueError, match="max_size has to be int"):
         packed_to_padded(packed, first, 3.0)

@@ -41,7 +41,11 @@ def test_faces_are_chosen_by_their_area(device):
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 0, 1)])
 def test_empty_meshes_have_rows_of_zeros(order, device):
-    parts = [_square(device), _empty(device), (ico_sphere(1, device).verts_list()[0], ico_sphere(1, device).faces_list()[0])]
+    parts = [
+        _square(device),
+        _empty(device),
+        (ico_sphere(1, device).verts_list()[0], ico_sphere(1, device).faces_list()[0]),
+    ]
     meshes = Meshes([parts[i][0] for i in order], [parts[i][1] for i in order])
     samples, normals = sample_points_from_meshes(meshes, 50, return_normals=True)
     for row, part in enumerate(order):

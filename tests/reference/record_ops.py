@@ -96,7 +96,9 @@ def answers(ops: Any, loss: Any, structures: Any) -> dict[str, Tensor]:
     areas, normals = ops.mesh_face_areas_normals(verts[0], faces[0])
     note("areas", [areas], verts[:1])
     out["normals"] = normals.detach()
-    out["smooth"] = ops.taubin_smoothing(structures.Meshes([v[:4].detach() for v in verts], faces[1:2] * 3)).verts_packed()
+    out["smooth"] = ops.taubin_smoothing(
+        structures.Meshes([v[:4].detach() for v in verts], faces[1:2] * 3)
+    ).verts_packed()
     L, inv_areas = ops.cot_laplacian(meshes.verts_packed().detach(), meshes.faces_packed())
     out["cot_laplacian"], out["inv_areas"] = L.to_dense(), inv_areas
     for name in ("laplacian", "norm_laplacian"):

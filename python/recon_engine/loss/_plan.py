@@ -87,7 +87,9 @@ def _faces_across(topology: Any) -> tuple[Tensor, Tensor]:
     faces, pairs = topology.faces_packed, topology.normal_consistency_pairs
     F = topology.total_faces
     first, second = (topology.edge_faces_indices[rows] for rows in topology._face_pairs)
-    runs = [_runs_forward(faces[f], pairs[:, 0], opposite) for f, opposite in ((first, pairs[:, 2]), (second, pairs[:, 3]))]
+    runs = [
+        _runs_forward(faces[f], pairs[:, 0], opposite) for f, opposite in ((first, pairs[:, 2]), (second, pairs[:, 3]))
+    ]
     same = (runs[0] == runs[1]).long()
     order = torch.sort(torch.cat([first, second]), stable=True).indices
     entries = torch.cat([2 * second + same, 2 * first + same])[order]

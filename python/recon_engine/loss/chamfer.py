@@ -126,9 +126,7 @@ def _handle_pointcloud_input(
         if lengths.shape != points.shape[:1]:
             raise ValueError(f"Expected lengths to be of shape (N,) = ({len(points)},), got {tuple(lengths.shape)}")
         if len(lengths) and lengths.max() > points.shape[1]:
-            raise ValueError(
-                f"A length value was too long: at most {points.shape[1]} points, got {int(lengths.max())}"
-            )
+            raise ValueError(f"A length value was too long: at most {points.shape[1]} points, got {int(lengths.max())}")
     if normals is not None and (normals.ndim != 3 or normals.shape[:2] != points.shape[:2]):
         raise ValueError(
             f"Expected normals to be of shape (N, P, 3) = (*{tuple(points.shape[:2])}, 3), got {tuple(normals.shape)}"
@@ -159,7 +157,9 @@ def _reduce_points(values: Tensor, lengths: Tensor | None, weights: Tensor | Non
     return total / (max(values.shape[1], 1) if lengths is None else lengths.clamp(min=1))
 
 
-def _join(parts: list[Tensor], point_reduction: str | None, weights: Tensor | None, batch_reduction: str | None) -> Loss:
+def _join(
+    parts: list[Tensor], point_reduction: str | None, weights: Tensor | None, batch_reduction: str | None
+) -> Loss:
     """The loss from that of each direction."""
     if point_reduction is None:
         return parts[0] if len(parts) == 1 else (parts[0], parts[1])

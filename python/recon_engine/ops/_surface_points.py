@@ -32,11 +32,7 @@ def surface_points(verts: Tensor, faces: Tensor, face_idx: Tensor, bary: Tensor)
 
 def needs_ordered_sum(*inputs: Tensor) -> bool:
     """Whether gradients must not be summed by atomics, the order of which differs from run to run."""
-    return (
-        torch.are_deterministic_algorithms_enabled()
-        and inputs[0].is_cuda
-        and any(a.requires_grad for a in inputs)
-    )
+    return torch.are_deterministic_algorithms_enabled() and inputs[0].is_cuda and any(a.requires_grad for a in inputs)
 
 
 def _reference(verts: Tensor, faces: Tensor, face_idx: Tensor, bary: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ def knn_gather(x: Tensor, idx: Tensor, lengths: Tensor | None = None) -> Tensor:
     Differentiable in `x`. Any device and dtype.
     """
     N, M, U = x.shape
-    if N != idx.shape[0]:
+    if idx.shape[0] != N:
         raise ValueError(
             f"x and idx must have same batch dimension: knn_gather got x {tuple(x.shape)}, idx {tuple(idx.shape)}"
         )

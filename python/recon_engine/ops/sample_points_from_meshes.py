@@ -56,7 +56,9 @@ def sample_points_from_meshes(
     rows = torch.tensor(valid, device=verts.device)  # meshes that have a surface
     with torch.no_grad():
         areas, _ = mesh_face_areas_normals(verts, faces)
-        first = topology.mesh_to_faces_packed_first_idx[rows] if len(valid) < N else topology.mesh_to_faces_packed_first_idx
+        first = (
+            topology.mesh_to_faces_packed_first_idx[rows] if len(valid) < N else topology.mesh_to_faces_packed_first_idx
+        )
         if len(valid) * max(num_faces) == len(areas):
             padded = areas.reshape(len(valid), -1)
         else:
@@ -113,8 +115,6 @@ def _textures_at(meshes: Any, face_idx: Tensor, bary: Tensor) -> Tensor:
 
     pix_to_face = face_idx[:, :, None, None]
     unused = bary.new_zeros(pix_to_face.shape)
-    fragments = Fragments(
-        pix_to_face=pix_to_face, zbuf=unused, bary_coords=bary[:, :, None, None, :], dists=unused
-    )
+    fragments = Fragments(pix_to_face=pix_to_face, zbuf=unused, bary_coords=bary[:, :, None, None, :], dists=unused)
     textures: Tensor = meshes.sample_textures(fragments)[:, :, 0, 0, :]
     return textures

@@ -29,7 +29,9 @@ def masked_gather(points: Tensor, idx: Tensor) -> Tensor:
             f"masked_gather got points {tuple(points.shape)}, idx {tuple(idx.shape)}"
         )
     if idx.ndim not in (2, 3):
-        raise ValueError(f"idx format is not supported: masked_gather wants (N, K) or (N, P, K), got {tuple(idx.shape)}")
+        raise ValueError(
+            f"idx format is not supported: masked_gather wants (N, K) or (N, P, K), got {tuple(idx.shape)}"
+        )
     N, P, D = points.shape
     is_padding = idx == -1
     first = torch.arange(N, device=points.device).reshape(N, *[1] * (idx.ndim - 1)) * P
@@ -76,9 +78,7 @@ def wmean(
     return (x * w).sum(dim=dim, keepdim=keepdim) / w.sum(dim=dim, keepdim=keepdim).clamp(min=eps)
 
 
-def eyes(
-    dim: int, N: int, device: torch.device | None = None, dtype: torch.dtype = torch.float32
-) -> Tensor:
+def eyes(dim: int, N: int, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
     """N identity matrices.
 
     Args:
@@ -110,9 +110,7 @@ def convert_pointclouds_to_tensor(pcl: Any) -> tuple[Tensor, Tensor]:
         return pcl.points_padded(), pcl.num_points_per_cloud()
     if torch.is_tensor(pcl):
         return pcl, torch.full((pcl.shape[0],), pcl.shape[1], dtype=torch.int64, device=pcl.device)
-    raise ValueError(
-        f"The inputs X, Y should be either Pointclouds objects or tensors, got {type(pcl).__name__}."
-    )
+    raise ValueError(f"The inputs X, Y should be either Pointclouds objects or tensors, got {type(pcl).__name__}.")
 
 
 def is_pointclouds(pcl: Any) -> bool:
