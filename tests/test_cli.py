@@ -64,6 +64,14 @@ def test_build_from_pictures(tmp_path, photographs, cube):
     assert metrics["chamfer"] is None
 
 
+def test_pictures_without_a_mesh_take_the_first_steps_settings(tmp_path, photographs):
+    out = tmp_path / "out"
+    options = ["--images", str(photographs), "--angles", str(tmp_path / "angles.csv")]
+    assert main(["build", *options, *TINY, "--out", str(out)]) == 0
+    settings = json.loads((out / "metrics.json").read_text())["settings"]
+    assert (settings["learning_rate"], settings["views_per_iteration"]) == (0.25, 2)
+
+
 def test_fit_points(tmp_path, cube):
     out = tmp_path / "out"
     options = ["--preset", "deform3", "--iters", "5", "--level", "1", "--samples", "50"]

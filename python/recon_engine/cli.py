@@ -44,8 +44,8 @@ def build(
         preset: `documented` keeps every documented value; `framed` changes only what the cameras see.
         start: the shape to deform. Default: cube.
         views: cameras around the mesh. Default: 20.
-        iters: iterations. Default: 2000 from a mesh, 100 from pictures.
-        lr: learning rate. Default: 0.25 from a mesh, 0.12 from pictures.
+        iters: iterations. Default: 2000, with --init 100.
+        lr: learning rate. Default: 0.25, with --init 0.12.
         level: how often the start's triangles are split. Default: 4.
         image_size: side of the silhouettes in pixels. Default: 128.
         fov: field of view of the cameras in degrees. Default: of the preset.
@@ -80,7 +80,8 @@ def build(
         return _save(method.save_results, result, out, overwrite, obj.name)
     assert images is not None
     assert angles is not None
-    settings = method.image_settings(preset, **changes)
+    # The documented 100 iterations on pictures refine a mesh; a cube or a sphere needs those of the first step.
+    settings = (method.mesh_settings if init is None else method.image_settings)(preset, **changes)
     cutouts = method.load_cutouts(images, settings.image_size)
     elevation, azimuth = method.match_angles(cutouts.names, method.load_angles(angles), str(angles))
     result = method.from_images(

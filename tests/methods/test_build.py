@@ -176,6 +176,13 @@ def test_images_from_a_given_mesh_keep_its_scale(house):
     torch.testing.assert_close(result.mesh.verts_packed(), init.verts_packed(), rtol=0, atol=6.0)
 
 
+def test_pictures_alone_take_the_settings_that_shape_a_cube(house):
+    pictures, elevation, azimuth = cutouts(house)
+    settings = mesh_settings(iterations=60, image_size=32, level=2, sigma=1e-3)
+    result = from_images(pictures, elevation, azimuth, settings)
+    assert float(result.iou.mean()) > float(result.start_iou.mean()) + 0.2
+
+
 def test_images_of_the_wrong_shape(house):
     pictures, elevation, azimuth = cutouts(house)
     with pytest.raises(ValueError, match=r"cutouts.alpha must have shape \(6, 64, 64\), got \(6, 32, 32\)"):

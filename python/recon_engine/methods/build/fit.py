@@ -184,7 +184,8 @@ def from_images(
         cutouts: N silhouettes of side `settings.image_size`.
         elevation: (N,) degrees.
         azimuth: (N,) degrees.
-        settings: `image_settings()` when not given.
+        settings: when not given, `image_settings()` with `init` and `mesh_settings()` without it: the documented 100
+            iterations refine a mesh, they do not shape a cube.
         init: the mesh to start from, for instance an earlier result; the result is put back at its scale. Without it
             the start is the one of the settings and the result has the units of the fit.
         show_progress: draw a progress bar.
@@ -197,7 +198,8 @@ def from_images(
         ValueError: the numbers of silhouettes and angles differ, or the start is unusable.
         FloatingPointError: the learning rate was too high.
     """
-    settings = image_settings() if settings is None else settings
+    if settings is None:
+        settings = mesh_settings() if init is None else image_settings()
     size = (len(cutouts.names), settings.image_size, settings.image_size)
     if tuple(cutouts.alpha.shape) != size:
         raise ValueError(f"from_images: cutouts.alpha must have shape {size}, got {tuple(cutouts.alpha.shape)}")

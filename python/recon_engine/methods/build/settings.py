@@ -81,12 +81,12 @@ class BuildSettings:
 # already 2 percent of IoU. And it starts the sphere at the object's size (the documented radius of 1 is twice that).
 _PRESETS: dict[str, dict[str, Any]] = {"documented": {}, "framed": {"fov": None, "sphere_radius": 0.5}}
 
-# The documented second step, fitting to pictures, uses every picture in every step.
+# The documented second step refines the mesh of the first one, with every picture in every step.
 _IMAGES: dict[str, Any] = {"iterations": 100, "learning_rate": 0.12, "views_per_iteration": 0}
 
 
 def mesh_settings(preset: Preset = "framed", **changes: Any) -> BuildSettings:
-    """Settings for `from_mesh`.
+    """Settings for `from_mesh`, and for `from_images` without a mesh to start from.
 
     Args:
         preset: `documented`, or `framed`: the same with cameras that frame the object.
@@ -99,7 +99,7 @@ def mesh_settings(preset: Preset = "framed", **changes: Any) -> BuildSettings:
 
 
 def image_settings(preset: Preset = "framed", **changes: Any) -> BuildSettings:
-    """Settings for `from_images`: 100 iterations, learning rate 0.12, every picture in every step.
+    """Settings for refining a mesh with `from_images`: 100 iterations, learning rate 0.12, every picture in every step.
 
     Args:
         preset: `documented`, or `framed`: the same with cameras that frame the object.
