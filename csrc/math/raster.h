@@ -58,7 +58,8 @@ RECON_HD FaceKind make_raster_face(const T* v0, const T* v1, const T* v2, T blur
   const T area = (f.x0 - f.x1) * (f.y2 - f.y1) - (f.y0 - f.y1) * (f.x2 - f.x1);
   if (cull_backfaces && area < T(0)) return FaceKind::skipped;
   if (area <= raster_epsilon<T> && area >= -raster_epsilon<T>) return FaceKind::skipped;
-  f.area = static_cast<T>(static_cast<double>((f.x2 - f.x0) * (f.y1 - f.y0) - (f.y2 - f.y0) * (f.x1 - f.x0)) + 1e-8);
+  const T cross_a = (f.x2 - f.x0) * (f.y1 - f.y0), cross_b = (f.y2 - f.y0) * (f.x1 - f.x0);
+  f.area = static_cast<T>(static_cast<double>(cross_a - cross_b) + 1e-8);
   if (f.area == T(0)) return FaceKind::skipped;
   const auto sq = [](T ax, T ay, T bx, T by) { return (bx - ax) * (bx - ax) + (by - ay) * (by - ay); };
   f.sq01 = sq(f.x0, f.y0, f.x1, f.y1), f.sq02 = sq(f.x0, f.y0, f.x2, f.y2), f.sq12 = sq(f.x1, f.y1, f.x2, f.y2);
@@ -70,6 +71,9 @@ RECON_HD FaceKind make_raster_face(const T* v0, const T* v1, const T* v2, T blur
   const T extent = largest(f.x0, f.x1, f.x2) + largest(f.y0, f.y1, f.y2) + T(2);
   const T reach = blur_radius > T(0) ? sqrt(blur_radius) * T(1.001) + T(4e-6) * extent : T(0);
   f.reach0 = -reach * sqrt(f.sq12), f.reach1 = -reach * sqrt(f.sq02), f.reach2 = -reach * sqrt(f.sq01);
+  // The sign of the area of a needle may be rounding: then nothing is known about the side of an edge.
+  const T noise = T(4) * raster_epsilon<T> + T(1e-6) * (maximum(cross_a, -cross_a) + maximum(cross_b, -cross_b));
+  if (blur_radius > T(0) && f.area <= noise && f.area >= -noise) f.reach0 = f.reach1 = f.reach2 = T(-3e38);
   return FaceKind::visible;
 }
 
