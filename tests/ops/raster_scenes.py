@@ -50,6 +50,16 @@ def regular(F: int = 40, size: float = 0.3, seed: int = 0) -> Scene:
     return Scene(verts, torch.arange(3 * F).view(F, 3), torch.tensor([0]), torch.tensor([F]))
 
 
+def needles(corner: int, F: int = 60, seed: int = 0) -> Scene:
+    """Triangles whose short edge, some units in the last place long, lies opposite to `corner`."""
+    g = torch.Generator().manual_seed(seed)
+    base, tip = torch.rand(2, F, 2, generator=g) * 2 - 1
+    short = torch.randint(-4, 5, (F, 2), generator=g) * 2.0**-24
+    xy = torch.stack([tip, base, base + short], 1).roll(corner, 1)
+    verts = torch.cat([xy, 1 + torch.rand(F, 3, 1, generator=g)], -1).view(-1, 3)
+    return Scene(verts, torch.arange(3 * F).view(F, 3), torch.tensor([0]), torch.tensor([F]))
+
+
 def sphere(level: int = 2) -> Scene:
     """A unit sphere seen from distance 3, turned so that no edge runs through pixel centres."""
     from recon_engine.utils import ico_sphere

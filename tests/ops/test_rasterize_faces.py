@@ -226,6 +226,7 @@ def test_bits_are_pytorch3ds(kind, options):
         "neighbors": raster_scenes.with_neighbors(soup_of),
         "one-sided": raster_scenes.with_neighbors(soup_of, symmetric=False),
         "behind": soup((60,), 1.0, near=-0.5),
+        "needles": raster_scenes.needles(1),
     }[kind]
     for image_size, blur_radius, K in zip([*SIZES, (17, 19)], itertools.cycle(BLURS), [1, 2, 8, 3, 150, 50, 200, 5]):
         settings = (image_size, blur_radius, K, options)
@@ -319,6 +320,20 @@ def test_gradient_beyond_the_horizon(clip, device):
 
 
 # ---- numbers that are hard on floats ----
+
+
+@pytest.mark.parametrize("blur_radius", [1e-6, 1e-4, 1e-2])
+@pytest.mark.parametrize("corner", [0, 1, 2])
+def test_needles_keep_their_blur(corner, blur_radius, device):
+    """The sign of their area is rounding, and must not decide on which side of an edge pixels are hit."""
+    for seed in range(3):
+        scene = raster_scenes.needles(corner, seed=seed).to(device)
+        settings = ((31, 32), blur_radius, 60, (False, True, False))
+        pix_to_face = _rasterize(scene, *settings)[0]
+        with reference():
+            expected = _rasterize(scene, *settings)[0]
+        assert torch.equal(pix_to_face.sort(-1)[0], expected.sort(-1)[0])
+        assert (pix_to_face >= 0).any()
 
 
 def _finite_and_as_double(scene, settings, tolerance=1e-3, gradients=True):

@@ -182,6 +182,13 @@ def test_edge_on_faces_give_finite_gradients(device):
         assert grad.isfinite().all()
 
 
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("corner", [0, 1, 2])
+def test_needles(corner, options, device):
+    for blur_radius in (0.0, 1e-4, 1e-2):
+        _same_as_unfused(raster_scenes.needles(corner).to(device), (31, 32), blur_radius, 60, 1e-2, options)
+
+
 @pytest.fixture
 def _settings_restored():
     threads, level = torch.get_num_threads(), _C.simd_level()
