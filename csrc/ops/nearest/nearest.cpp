@@ -145,10 +145,10 @@ T pull(T difference, T g, bool l1) {
   return difference > T(0) ? g : difference < T(0) ? -g : T(0);
 }
 
-// Adds to rows [begin, end) of grad_x what their own distances give.
-template <class T>
+// Adds to rows [begin, end) of grad_x what their own distances give. `dims` is D where it is known here, else 0.
+template <int dims, class T>
 void add_own(const Nearest<T>& p, const T* grad_dist, T* grad_x, int64_t b, int64_t begin, int64_t end) {
-  const int64_t D = p.D, available = std::min(p.K, p.count_y(b));
+  const int64_t D = dims ? dims : p.D, available = std::min(p.K, p.count_y(b));
   end = std::min(end, p.count_x(b));
   for (int64_t i = b * p.N + begin; i < b * p.N + end; ++i)
     for (int64_t k = i * p.K; k < i * p.K + available; ++k)
@@ -158,9 +158,9 @@ void add_own(const Nearest<T>& p, const T* grad_dist, T* grad_x, int64_t b, int6
 
 // Adds to rows [begin, end) of grad_y what the distances of all points of x to them give, in the order of x: the sum
 // does not depend on how the rows are shared out.
-template <class T>
+template <int dims, class T>
 void add_others(const Nearest<T>& p, const T* grad_dist, T* grad_y, int64_t b, int64_t begin, int64_t end) {
-  const int64_t D = p.D, available = std::min(p.K, p.count_y(b));
+  const int64_t D = dims ? dims : p.D, available = std::min(p.K, p.count_y(b));
   for (int64_t i = b * p.N; i < b * p.N + p.count_x(b); ++i)
     for (int64_t k = i * p.K; k < i * p.K + available; ++k) {
       if (p.idx[k] < begin || p.idx[k] >= end) continue;
@@ -170,8 +170,8 @@ void add_others(const Nearest<T>& p, const T* grad_dist, T* grad_y, int64_t b, i
 }
 
 // xy gives to grad_x by its own points and to grad_y by the others; yx, when there is one, the other way round.
-template <class T>
-void nearest_backward_cpu(const NearestBackward<T>& xy, const NearestBackward<T>* yx) {
+template <int dims, class T>
+void nearest_backward_in(const NearestBackward<T>& xy, const NearestBackward<T>* yx) {
   const Nearest<T>& p = xy.search;
   const int64_t work = p.B * (p.N + (yx ? p.M : 0)) * p.K;
   const int64_t parts = work < 20000 || p.B >= num_threads() ? 1 : num_threads();
@@ -179,12 +179,12 @@ void nearest_backward_cpu(const NearestBackward<T>& xy, const NearestBackward<T>
     const int64_t b = task / 2 / parts, part = task / 2 % parts, size = task % 2 ? p.M : p.N;
     const int64_t begin = size * part / parts, end = size * (part + 1) / parts;
     if (task % 2 == 0 && xy.grad_x) {
-      add_own(p, xy.grad_dist, xy.grad_x, b, begin, end);
-      if (yx) add_others(yx->search, yx->grad_dist, xy.grad_x, b, begin, end);
+      add_own<dims>(p, xy.grad_dist, xy.grad_x, b, begin, end);
+      if (yx) add_others<dims>(yx->search, yx->grad_dist, xy.grad_x, b, begin, end);
     }
     if (task % 2 == 1 && xy.grad_y) {
-      if (yx) add_own(yx->search, yx->grad_dist, xy.grad_y, b, begin, end);
-      add_others(p, xy.grad_dist, xy.grad_y, b, begin, end);
+      if (yx) add_own<dims>(yx->search, yx->grad_dist, xy.grad_y, b, begin, end);
+      add_others<dims>(p, xy.grad_dist, xy.grad_y, b, begin, end);
     }
   };
   const int64_t tasks = p.B * 2 * parts;
@@ -193,6 +193,11 @@ void nearest_backward_cpu(const NearestBackward<T>& xy, const NearestBackward<T>
   } else {
     for_each_task(tasks, [&](int64_t i, int) { run(i); });
   }
+}
+
+template <class T>
+void nearest_backward_cpu(const NearestBackward<T>& xy, const NearestBackward<T>* yx) {
+  xy.search.D == 3 ? nearest_backward_in<3>(xy, yx) : nearest_backward_in<0>(xy, yx);
 }
 
 template <class T>

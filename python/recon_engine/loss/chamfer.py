@@ -79,16 +79,14 @@ def chamfer_distance(
             (dist_x, idx_x[..., None], x_lengths, x_normals, y_normals, y_lengths),
             (dist_y, idx_y[..., None], y_lengths, y_normals, x_normals, x_lengths),
         ]
-    distances, normal_distances = [], []
-    for dist, idx, lengths, normals, other_normals, other_lengths in directions:
-        distances.append(_reduce_points(dist, lengths, weights, point_reduction))
-        if normals is not None and other_normals is not None and point_reduction != "max":
-            angle = _normal_distance(normals, knn_gather(other_normals, idx, other_lengths)[..., 0, :], abs_cosine)
-            if lengths is not None:
-                angle = angle.masked_fill(_is_padding(angle, lengths), 0)
-            normal_distances.append(_reduce_points(angle, lengths, weights, point_reduction))
-    loss = _join(distances, point_reduction, weights, batch_reduction)
-    return loss, _join(normal_distances, point_reduction, weights, batch_reduction) if normal_distances else None
+    distances = [(dist, lengths) for dist, _, lengths, *_ in directions]
+    angles = [
+        (_angles(normals, knn_gather(other_normals, idx, other_lengths)[..., 0, :], lengths, abs_cosine), lengths)
+        for _, idx, lengths, normals, other_normals, other_lengths in directions
+        if normals is not None and other_normals is not None and point_reduction != "max"
+    ]
+    loss = _reduce(distances, weights, point_reduction, batch_reduction)
+    return loss, _reduce(angles, weights, point_reduction, batch_reduction) if angles else None
 
 
 def _check_reductions(batch_reduction: str | None, point_reduction: str | None) -> None:
@@ -134,17 +132,44 @@ def _handle_pointcloud_input(
     return points, lengths, normals
 
 
-def _is_padding(values: Tensor, lengths: Tensor) -> Tensor:
-    return torch.arange(values.shape[1], device=values.device) >= lengths[:, None]
+def _angles(normals: Tensor, nearest_normals: Tensor, lengths: Tensor | None, abs_cosine: bool) -> Tensor:
+    """(N, P) 1 - cosine between normals, 0 where there is no point."""
+    cosine = F.cosine_similarity(normals, nearest_normals, dim=2, eps=1e-6)
+    values = 1 - (cosine.abs() if abs_cosine else cosine)
+    if lengths is None:
+        return values
+    return values.masked_fill(torch.arange(values.shape[1], device=values.device) >= lengths[:, None], 0)
 
 
-def _normal_distance(a: Tensor, b: Tensor, abs_cosine: bool) -> Tensor:
-    cosine = F.cosine_similarity(a, b, dim=2, eps=1e-6)
-    return 1 - (cosine.abs() if abs_cosine else cosine)
+def _reduce(
+    parts: list[tuple[Tensor, Tensor | None]],
+    weights: Tensor | None,
+    point_reduction: str | None,
+    batch_reduction: str | None,
+) -> Loss:
+    """One loss from the values (N, P) of each direction, which are 0 beyond their lengths (N,)."""
+    every_point_counts_the_same = weights is None and all(lengths is None for _, lengths in parts)
+    if point_reduction == batch_reduction == "mean" and every_point_counts_the_same:
+        means = [values.sum() / max(values.numel(), 1) for values, _ in parts]
+        return means[0] if len(means) == 1 else means[0] + means[1]
+    reduced = [_reduce_points(values, lengths, weights, point_reduction) for values, lengths in parts]
+    if point_reduction is None:
+        return reduced[0] if len(reduced) == 1 else (reduced[0], reduced[1])
+    total = reduced[0]
+    if len(reduced) == 2:
+        total = torch.maximum(*reduced) if point_reduction == "max" else reduced[0] + reduced[1]
+    if batch_reduction is None:
+        return total
+    N, total = len(total), total.sum()
+    if batch_reduction == "sum":
+        return total
+    if weights is None:
+        return total / max(N, 1)
+    weight = weights.sum()
+    return total / torch.where(weight > 0, weight, 1)
 
 
 def _reduce_points(values: Tensor, lengths: Tensor | None, weights: Tensor | None, reduction: str | None) -> Tensor:
-    """(N, P) values, 0 where there is no point, weighted and reduced over the points."""
     if weights is not None:
         values = values * weights[:, None]
     if reduction == "max":
@@ -155,23 +180,3 @@ def _reduce_points(values: Tensor, lengths: Tensor | None, weights: Tensor | Non
     if reduction == "sum":
         return total
     return total / (max(values.shape[1], 1) if lengths is None else lengths.clamp(min=1))
-
-
-def _join(
-    parts: list[Tensor], point_reduction: str | None, weights: Tensor | None, batch_reduction: str | None
-) -> Loss:
-    """The loss from that of each direction."""
-    if point_reduction is None:
-        return parts[0] if len(parts) == 1 else (parts[0], parts[1])
-    total = parts[0]
-    if len(parts) == 2:
-        total = torch.maximum(*parts) if point_reduction == "max" else parts[0] + parts[1]
-    if batch_reduction is None:
-        return total
-    N, total = len(total), total.sum()
-    if batch_reduction == "sum":
-        return total
-    if weights is None:
-        return total / max(N, 1)
-    weight = weights.sum()
-    return total / torch.where(weight > 0, weight, 1)

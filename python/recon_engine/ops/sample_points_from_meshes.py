@@ -53,12 +53,12 @@ def sample_points_from_meshes(
     topology = meshes.topology()
     N, num_faces = len(meshes), topology.num_faces
     valid = [n for n in range(N) if topology.num_verts[n] > 0 and num_faces[n] > 0]
-    rows = torch.tensor(valid, device=verts.device)  # meshes that have a surface
+    # The meshes that have a surface; all of them is the usual case, and needs no indices.
+    rows = None if len(valid) == N else torch.tensor(valid, device=verts.device)
+    first = topology.mesh_to_faces_packed_first_idx
+    first = first if rows is None else first[rows]
     with torch.no_grad():
         areas, _ = mesh_face_areas_normals(verts, faces)
-        first = (
-            topology.mesh_to_faces_packed_first_idx[rows] if len(valid) < N else topology.mesh_to_faces_packed_first_idx
-        )
         if len(valid) * max(num_faces) == len(areas):
             padded = areas.reshape(len(valid), -1)
         else:
@@ -67,7 +67,7 @@ def sample_points_from_meshes(
     bary = _draw_barycentric(len(valid), num_samples, verts)
 
     def for_all_meshes(values: Tensor, fill: float = 0) -> Tensor:
-        if len(valid) == N:
+        if rows is None:
             return values
         return values.new_full((N, *values.shape[1:]), fill).index_copy(0, rows, values)
 
