@@ -29,6 +29,9 @@ pip := $(py) -m pip --disable-pip-version-check
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 
+# Threads that wait without spinning: where other programs want the cores too, spinning costs ten times the work.
+demo test: export OMP_WAIT_POLICY ?= PASSIVE
+
 demo: $(VENV)/.installed ## install into .venv and reconstruct a building from its silhouettes
 	$(VENV)/bin/recon demo
 
