@@ -14,7 +14,7 @@ _C = load()
 INF, NAN = float("inf"), float("nan")
 
 # Sizes on both sides of where the tree takes over.
-SIZES = [(1, 1, 1), (2, 40, 33), (1, 300, 1100), (1, 1500, 1100)]
+SIZES = [(1, 1, 1), (2, 40, 33), (1, 70, 900), (1, 900, 800)]
 
 
 @pytest.fixture(params=["baseline", "avx2", "avx512"])
@@ -98,6 +98,16 @@ def test_lowest_index_wins_ties(M, K, device):
     dist, idx = nearest(x, y, K=K)
     assert (dist == 3).all()
     assert (idx == torch.arange(K, device=device)).all()
+
+
+@pytest.mark.parametrize("K", [1, 3])
+def test_many_equal_points_take_no_longer(K):
+    """Comparing each of them with each would take minutes."""
+    p = torch.randn(1, 1_000_000, 3)
+    p[:, 1000:] = 0
+    dist, idx = nearest(p[:, :20000], p, K=K)
+    assert (dist[:, 1000:] == 0).all()
+    assert (idx[:, 1000:] == 1000 + torch.arange(K)).all()
 
 
 SHAPES = {

@@ -36,6 +36,11 @@ class Best {
   void clear(T bound) { count_ = 0, limit_ = bound; }
   T limit() const { return limit_; }
 
+  // Whether something at that distance, with no lower index than that, may be among them.
+  bool wants(T dist, int32_t least_id) const {
+    return dist < limit_ || (dist == limit_ && (count_ < K_ || least_id < id_[K_ - 1]));
+  }
+
   void offer(T dist, int32_t id) {
     int64_t at = count_;
     if (count_ < K_) {
@@ -114,7 +119,8 @@ class TreeSearch {
       }
       if (!(dist[child] <= best_.limit())) return;
       bits &= ~(1u << child);
-      visit(level - 1, node * node_width + child);
+      if (best_.wants(dist[child], tree_.least_ids[level][node * node_width + child]))
+        visit(level - 1, node * node_width + child);
     }
   }
 
@@ -320,7 +326,8 @@ class GroupSearch {
         if (order[other] < order[child]) child = other;
       }
       bits &= ~(1u << child);
-      if (reaches(box + child)) visit(level - 1, node * node_width + child);
+      if (reaches(box + child, tree_.least_ids[level][node * node_width + child]))
+        visit(level - 1, node * node_width + child);
     }
   }
 
@@ -335,12 +342,12 @@ class GroupSearch {
     return limit;
   }
 
-  // Whether the box, one column of a node, is as near to some query as what it has.
-  bool reaches(const T* box) const {
+  // Whether the box, one column of a node, may hold something better than what some query has.
+  bool reaches(const T* box, int32_t least_id) const {
     P sum(T(0));
     for (int d = 0; d < 3; ++d)
       sum += term<L1>(positive(P(box[d * node_width]) - q_[d], q_[d] - P(box[(3 + d) * node_width])));
-    return any(sum <= best_);
+    return any(better_than_best(sum, Ids<T>{} + least_id));
   }
 
   P distance_to(const T* p, int i) const {
@@ -365,8 +372,10 @@ class GroupSearch {
     for (int i = 0; i < node_width; ++i) take(distance_to(p, i), Ids<T>{} + ids[i]);
   }
 
+  Mask<T> better_than_best(P dist, Ids<T> id) const { return (dist < best_) | ((dist == best_) & less<T>(id, id_)); }
+
   void take(P dist, Ids<T> id) {
-    const Mask<T> better = (dist < best_) | ((dist == best_) & less<T>(id, id_));
+    const Mask<T> better = better_than_best(dist, id);
     best_ = select(better, dist, best_), id_ = pick<T>(better, id, id_);
   }
 

@@ -50,6 +50,9 @@ struct PointTree {
   int levels = 0;          // level of the root
   int64_t size[max_levels] = {};
   T* boxes[max_levels] = {};  // boxes[l], l >= 1: size[l] x 6 x 16: least x, y, z, largest x, y, z
+  // least_ids[l], l >= 1: size[l] x 16: of two boxes at equal distances only one with a lower index can matter. Without
+  // this, clouds of many equal points would be searched whole.
+  int32_t* least_ids[max_levels] = {};
 };
 
 // A cloud coordinate by coordinate, for the search that compares everything: D x stride, NaN beyond the last point.

@@ -131,6 +131,15 @@ int64_t tree_values(int64_t count) {
   return values;
 }
 
+int64_t tree_ids(int64_t count) {
+  int64_t nodes = (count + node_width - 1) / node_width, ids = nodes * node_width;
+  do {
+    nodes = (nodes + node_width - 1) / node_width;
+    ids += nodes * node_width;
+  } while (nodes > 1);
+  return ids;
+}
+
 template <class T>
 void curve_order(const T* points, int64_t count, int64_t D, int32_t* ids, CurveEntry* entries) {
   for (int64_t i = 0; i < count; ++i) entries[i] = {0, static_cast<int32_t>(i)};
@@ -150,16 +159,23 @@ PointTree<T> build_tree(const T* points, int64_t count, int64_t D, T* values, in
   const int64_t leaves = (count + node_width - 1) / node_width;
   tree.size[0] = leaves;
   values += leaves * 3 * node_width;
+  ids += leaves * node_width;
+  for (int64_t i = count; i < leaves * node_width; ++i) tree.ids[i] = std::numeric_limits<int32_t>::max();
   for (int64_t i = 0; i < leaves * node_width; ++i) {
     T* leaf = tree.points + i / node_width * 3 * node_width + i % node_width;
-    for (int64_t d = 0; d < 3; ++d) leaf[d * node_width] = i >= count ? nan : d < D ? points[ids[i] * D + d] : T(0);
+    for (int64_t d = 0; d < 3; ++d)
+      leaf[d * node_width] = i >= count ? nan : d < D ? points[int64_t{tree.ids[i]} * D + d] : T(0);
   }
   do {
     const int level = ++tree.levels;
     const int64_t below = tree.size[level - 1], nodes = (below + node_width - 1) / node_width;
-    tree.size[level] = nodes, tree.boxes[level] = values;
-    values += nodes * 6 * node_width;
+    tree.size[level] = nodes, tree.boxes[level] = values, tree.least_ids[level] = ids;
+    values += nodes * 6 * node_width, ids += nodes * node_width;
     for (int64_t child = 0; child < nodes * node_width; ++child) {
+      const int32_t* below_ids = (level == 1 ? tree.ids : tree.least_ids[level - 1]) + child * node_width;
+      int32_t least = std::numeric_limits<int32_t>::max();
+      for (int i = 0; child < below && i < node_width; ++i) least = std::min(least, below_ids[i]);
+      tree.least_ids[level][child] = least;
       T* box = tree.boxes[level] + child / node_width * 6 * node_width + child % node_width;
       for (int d = 0; d < 3; ++d) {
         T lo = inf, hi = -inf;  // of no point: infinitely far from everything

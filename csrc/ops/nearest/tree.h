@@ -13,7 +13,7 @@ struct CurveEntry {
 // The number of T and of int32 that a tree over `count` points is made of.
 template <class T>
 int64_t tree_values(int64_t count);
-inline int64_t tree_ids(int64_t count) { return (count + node_width - 1) / node_width * node_width; }
+int64_t tree_ids(int64_t count);
 
 // The tree over points (count D), in memory of the sizes above; `entries` holds 2 * count.
 template <class T>
