@@ -179,6 +179,24 @@ def test_integers_of_other_libraries(op, device):
     torch.testing.assert_close(actual, expected, rtol=0, atol=0)
 
 
+# torch's own: it instantiates the autograd function while it traces
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_compiled_with_sizes_that_change(device):
+    scene = regular(20).to(device)
+
+    def loss(verts, height, width, K):
+        fragments = rasterize_faces(verts, *scene[1:], (height, width), 1e-3, K)
+        return fragments[3].sum() + soft_silhouette(verts, *scene[1:4], (height, width), 1e-3, K, 1e-3).sum()
+
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager", dynamic=True)
+    for sizes in ((8, 9, 2), (10, 7, 3)):
+        verts = scene.verts.clone().requires_grad_()
+        values = [f(verts, *sizes) for f in (loss, compiled)]
+        torch.testing.assert_close(values[1], values[0])
+        torch.testing.assert_close(*(torch.autograd.grad(v, verts) for v in values))
+
+
 @both_ops
 def test_infinite_blur_reaches_every_pixel(op, device):
     out = _call(op, device, blur_radius=INF, clip_barycentric_coords=True)

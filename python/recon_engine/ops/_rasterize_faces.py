@@ -87,11 +87,13 @@ def checked_size(image_size: Sequence[int], faces_per_pixel: int) -> tuple[int, 
         ("image_size", image_size[1]),
         ("faces_per_pixel", faces_per_pixel),
     ):
-        if not hasattr(size, "__index__"):
-            raise TypeError(f"{name} must be made of ints, got {size!r} ({type(size).__name__})")
+        if not isinstance(size, int):  # an int of NumPy, say; those of torch.compile stay symbols
+            if not hasattr(size, "__index__"):
+                raise TypeError(f"{name} must be made of ints, got {size!r} ({type(size).__name__})")
+            size = int(size)
         if size <= 0:
             raise ValueError(f"{name} must be > 0, got {size}")
-        sizes.append(int(size))
+        sizes.append(size)
     return sizes[0], sizes[1], sizes[2]
 
 
