@@ -155,7 +155,9 @@ def match_angles(pictures: list[str], angles: Angles, where: str = "the angles")
     """
     if not angles.names:
         if len(pictures) != len(angles.azimuth):
-            raise ValueError(f"{where} have {len(angles.azimuth)} lines for {len(pictures)} pictures: expected one each")
+            raise ValueError(
+                f"{where} have {len(angles.azimuth)} lines for {len(pictures)} pictures: expected one each"
+            )
         return angles.elevation, angles.azimuth
     missing = sorted(set(angles.names) - set(pictures))
     if missing:

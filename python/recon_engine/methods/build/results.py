@@ -118,7 +118,11 @@ def _report(result: BuildResult, folder: Path, source: str, strips: np.ndarray) 
 
 def _numbers(result: BuildResult) -> list[Number]:
     numbers = [
-        Number("Silhouette IoU", f"{float(result.iou.mean()):.4f}", f"mean; {float(result.start_iou.mean()):.4f} at the start"),
+        Number(
+            "Silhouette IoU",
+            f"{float(result.iou.mean()):.4f}",
+            f"mean; {float(result.start_iou.mean()):.4f} at the start",
+        ),
         Number("Worst view", f"{float(result.iou.min()):.4f}", "silhouette IoU"),
     ]
     if result.unseen_iou is not None:
@@ -126,7 +130,9 @@ def _numbers(result: BuildResult) -> list[Number]:
     if result.chamfer is not None:
         numbers.append(Number("Chamfer", f"{result.chamfer:.2e}", "to the input, squared, half extent 0.5"))
     rate = result.history.length / max(result.seconds, 1e-9)
-    numbers.append(Number("Time", f"{result.seconds:.1f} s", f"{result.history.length} iterations, {rate:.0f} a second"))
+    numbers.append(
+        Number("Time", f"{result.seconds:.1f} s", f"{result.history.length} iterations, {rate:.0f} a second")
+    )
     verts, faces = len(result.mesh.verts_packed()), len(result.mesh.faces_packed())
     numbers.append(Number("Mesh", f"{faces:,}", f"faces, {verts:,} vertices"))
     return numbers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,8 +25,7 @@ _FILES = {
     "turntable.gif": "the fitted mesh, turning",
     "metrics.json": "the numbers of this page, the settings and the versions",
 }
-_FOV = 44.0  # the target's coordinates reach from -1 to 1
-_DISTANCE = 3.6
+_DISTANCE = 3.6  # of the cameras; the target's coordinates reach from -1 to 1
 _SIZE = 320
 _ELEVATION = (15.0, 15.0, 15.0, 75.0)
 _AZIMUTH = (0.0, 60.0, 150.0, 0.0)
@@ -50,17 +50,23 @@ def save_results(result: FitPointsResult, folder: Path, source: str) -> None:
     result.history.save_png(folder / "losses.png", f"Fit to {source}")
     views = _views(result)
     (folder / "views.png").write_bytes(pictures.png(pictures.tiled(views, columns=4)))
-    frames = pictures.turntable([result.fitted], fov=_FOV, distance=_DISTANCE)
+    frames = pictures.turntable([result.fitted], fov=_fov(result), distance=_DISTANCE)
     pictures.save_gif(folder / "turntable.gif", frames)
     (folder / "metrics.json").write_text(json.dumps(_metrics(result, source), indent=2) + "\n", encoding="utf-8")
     _report(result, folder, source, views).save(folder / "report.html")
 
 
+def _fov(result: FitPointsResult) -> float:
+    """The field of view, in degrees, that holds the fitted mesh and the target."""
+    radius = max(float(points.norm(dim=1).max()) for points in (result.fitted.verts_packed(), result.points))
+    return 1.06 * math.degrees(2 * math.asin(min(radius / _DISTANCE, 0.9)))
+
+
 def _views(result: FitPointsResult) -> np.ndarray:
     """(4, S, S, 4): the fitted mesh with the target's points as dots over it."""
-    shaded = pictures.shaded(result.fitted, _ELEVATION, _AZIMUTH, distance=_DISTANCE, fov=_FOV, size=_SIZE)
+    shaded = pictures.shaded(result.fitted, _ELEVATION, _AZIMUTH, distance=_DISTANCE, fov=_fov(result), size=_SIZE)
     R, T = look_at_view_transform(_DISTANCE, _ELEVATION, _AZIMUTH)
-    cameras = FoVPerspectiveCameras(R=R, T=T, fov=_FOV)
+    cameras = FoVPerspectiveCameras(R=R, T=T, fov=_fov(result))
     points = result.points[:: max(1, len(result.points) // _DOTS)].cpu()
     pixels = cameras.transform_points_screen(points.expand(len(R), -1, 3), image_size=(_SIZE, _SIZE))[..., :2]
     radius = 2 if len(points) < 1000 else 1
@@ -117,7 +123,7 @@ def _report(result: FitPointsResult, folder: Path, source: str, views: np.ndarra
         for view, e, a in zip(views, _ELEVATION, _AZIMUTH, strict=True)
     ]
     report.pictures(
-        [*shown, Picture(gif, "The fitted mesh, turning once around the vertical axis", "turning")], cell=235
+        [*shown, Picture(gif, "The fitted mesh, turning once around the vertical axis", "turning")], cell=200
     )
     report.section("Measures", "Squared distances, in units of the target's half extent.")
     report.table(
