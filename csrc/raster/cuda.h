@@ -76,7 +76,9 @@ __device__ void for_each_face(const CudaScene<T>& s, const CudaPixel<T>& pixel, 
   __shared__ int32_t list[cuda_threads];
   __shared__ PixelBox boxes[cuda_threads];
   __shared__ int warp_counts[cuda_threads / 32];
-  const int64_t first = s.in.first[pixel.mesh], end = first + s.in.count[pixel.mesh];
+  // A mesh that claims faces that do not exist cannot raise from here: they are left out.
+  const int64_t begin = s.in.first[pixel.mesh], stop = begin + s.in.count[pixel.mesh];
+  const int64_t first = begin < 0 ? 0 : begin, end = stop > s.in.F ? s.in.F : stop;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   for (int64_t base = first; base < end; base += cuda_threads) {
     const int64_t f = base + threadIdx.x;
