@@ -12,7 +12,7 @@ from recon_engine.methods.shapes import building
 from recon_engine.structures import Meshes
 
 SIZE = 300
-FOV = 33.0
+FOV = 38.0
 
 
 def picture(mesh: Meshes) -> np.ndarray:
