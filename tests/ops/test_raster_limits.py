@@ -219,12 +219,12 @@ def test_changed_indices_are_noticed_before_the_gradient(op):
 
 
 _NASTY = """
-import random, sys
+import random
 import torch
 from recon_engine.ops import rasterize_faces, soft_silhouette
 
-random.seed(int(sys.argv[1]))
-torch.manual_seed(int(sys.argv[1]))
+random.seed(0)
+torch.manual_seed(0)
 odd = [0, 1, -1, 2, 3, 7, 2**31 - 1, 2**31, -2**31, 2**32, 2**62, -2**62, 2**63 - 1, -2**63]
 numbers = [0.0, 1e-45, 1e-38, 1e-8, 1.0, -1.0, 1e19, 1e38, -1e38, float("nan"), float("inf"), -float("inf")]
 answered = refused = 0
@@ -262,10 +262,9 @@ print(answered, refused)
 """
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_random_input_is_answered_or_refused(seed):
+def test_random_input_is_answered_or_refused():
     """In a process of its own, since what this looks for are crashes and endless loops."""
-    command = [sys.executable, "-W", "ignore", "-c", _NASTY, str(seed)]
+    command = [sys.executable, "-W", "ignore", "-c", _NASTY]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     answered, refused = map(int, done.stdout.split())
