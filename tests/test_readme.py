@@ -15,9 +15,9 @@ README = (ROOT / "README.md").read_text()
 def test_the_program_runs():
     program = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "ico_sphere" in block)
     pytest.importorskip("recon_engine._C")
-    names: dict[str, object] = {}
+    names = {}
     exec(compile(program, "README.md", "exec"), names)
-    assert float(names["loss"]) < 0.2
+    assert names["loss"].item() < 0.2
 
 
 def test_the_table_is_that_of_the_results():
@@ -31,12 +31,3 @@ def test_links_lead_somewhere(page):
     prose = re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.DOTALL)
     targets = re.findall(r"\]\(([^)#]+)\)", prose)
     assert not [t for t in targets if "://" not in t and not ((ROOT / page).parent / t).exists()]
-
-
-def test_tests_that_parity_names_exist():
-    rows = [line for line in (ROOT / "docs/parity.md").read_text().splitlines() if line.startswith("|")][2:]
-    tests = [re.findall(r"`?(tests/[\w/]+\.py)(?:::(\w+))?", row.split("|")[4]) for row in rows]
-    assert all(tests), "every row names its test"
-    for path, name in (found for row in tests for found in row):
-        assert (ROOT / path).exists(), path
-        assert not name or f"def {name}(" in (ROOT / path).read_text(), f"{path}::{name}"
