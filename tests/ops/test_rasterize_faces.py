@@ -208,6 +208,17 @@ def test_halves_of_clipped_faces_count_once(options, device):
     assert not twice.any()
 
 
+def test_a_half_replaced_by_a_deeper_one_makes_room_again(device):
+    """With K = 1: depth 1, then its other half at 3, which is closer to the pixel, and then 2, which is nearer."""
+    corners = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [0.0, 1.0]])
+    sizes, depths = torch.tensor([0.9, 0.9, 0.3, 0.9]), torch.tensor([1.0, 5.0, 3.0, 2.0])
+    verts = torch.cat([corners * sizes[:, None, None], depths[:, None, None].expand(4, 3, 1)], -1).view(-1, 3)
+    neighbors = torch.tensor([2, -1, 0, -1])
+    scene = Scene(verts, torch.arange(12).view(4, 3), torch.tensor([0]), torch.tensor([4]), neighbors).to(device)
+    for K, expected in ((1, [3]), (2, [3, 2]), (3, [3, 2, 1])):
+        assert _rasterize(scene, (1, 1), 0.0, K)[0].flatten().tolist() == expected
+
+
 # ---- PyTorch3D ----
 
 
