@@ -53,6 +53,7 @@ format: $(VENV)/.lint ## rewrite the sources in the house format
 bench: $(VENV)/.torch ## time every case against the rivals that can be imported
 	$(BENCH_PYTHON) -m pip install --quiet --disable-pip-version-check --upgrade --no-deps --target build/bench .
 	$(BENCH_PYTHON) -m pip install --quiet --disable-pip-version-check --upgrade --target build/bench pytest-benchmark
+	@mkdir -p benchmarks/results
 	PYTHONPATH=build/bench $(BENCH_PYTHON) -m pytest benchmarks -W ignore $(PYTEST_ARGS) \
 	  --benchmark-json=benchmarks/results/$(BENCH_MACHINE).json
 	$(BENCH_PYTHON) benchmarks/table.py
