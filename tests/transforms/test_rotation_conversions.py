@@ -196,7 +196,7 @@ def test_gradients_are_finite_at_special_rotations(dtype):
 def test_scriptable():
     R = T.random_rotations(4)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore")  # DeprecationWarning or FutureWarning, by the version of torch
         euler, log = torch.jit.script(T.matrix_to_euler_angles), torch.jit.script(T.so3_log_map)
     torch.testing.assert_close(euler(R, "XYZ"), T.matrix_to_euler_angles(R, "XYZ"))
     torch.testing.assert_close(log(R), T.so3_log_map(R))

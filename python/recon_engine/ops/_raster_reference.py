@@ -60,6 +60,11 @@ def rasterize_reference(
     return pix_to_face, zbuf, weights, dists
 
 
+def _at_least(x: Tensor, bound: float) -> Tensor:
+    """`x.clamp(min=bound)` whose gradient at the bound is 1 with every torch: some versions give 1 there, others 0."""
+    return torch.where(x < bound, bound, x)
+
+
 def _every_face(
     face: Tensor, x: Tensor, y: Tensor, blur_radius: float, perspective: bool, clip: bool, cull: bool
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor], Tensor, Tensor]:
@@ -81,12 +86,12 @@ def _every_face(
         deepest = face[..., 2].detach().amax(-1)
         s0, s1, s2 = (z * torch.where(deepest > 1e15, 1 / deepest, 1.0) for z in (z0, z1, z2))
         t0, t1, t2 = w0 * s1 * s2, w1 * s0 * s2, w2 * s0 * s1
-        total = (t0 + t1 + t2).clamp(min=_EPSILON)
+        total = _at_least(t0 + t1 + t2, _EPSILON)
         w0, w1, w2 = t0 / total, t1 / total, t2 / total
     inside = (w0 > 0) & (w1 > 0) & (w2 > 0)
     if clip:
-        w0, w1, w2 = w0.clamp(min=0), w1.clamp(min=0), w2.clamp(min=0)
-        total = (w0 + w1 + w2).clamp(min=1e-5)
+        w0, w1, w2 = _at_least(w0, 0.0), _at_least(w1, 0.0), _at_least(w2, 0.0)
+        total = _at_least(w0 + w1 + w2, 1e-5)
         w0, w1, w2 = w0 / total, w1 / total, w2 / total
     z = w0 * z0 + w1 * z1 + w2 * z2
 
@@ -94,7 +99,8 @@ def _every_face(
         ex, ey = bx - ax, by - ay
         length = ex * ex + ey * ey
         tiny = length <= _EPSILON
-        t = ((ex * (x - ax) + ey * (y - ay)) / torch.where(tiny, 1.0, length)).clamp(0, 1)
+        t = _at_least((ex * (x - ax) + ey * (y - ay)) / torch.where(tiny, 1.0, length), 0.0)
+        t = torch.where(t > 1, 1.0, t)
         t = torch.where(tiny, 1.0, t)
         return (x - ax - t * ex) ** 2 + (y - ay - t * ey) ** 2
 

@@ -33,11 +33,12 @@ def acos_linear_extrapolation(
         raise ValueError(f"lower bound has to be smaller or equal to upper bound, got {bounds}.")
     if lower <= -1.0 or upper >= 1.0:
         raise ValueError(f"Both lower bound and upper bound have to be within (-1, 1), got {bounds}.")
-    inside = x.clamp(lower, upper)
-    # d acos(c) / dc = -1 / sqrt(1 - c^2); only the sign of x - inside decides which of the two tangents counts.
-    excess = x - inside
-    tangents = excess.clamp(max=0) * _acos_slope(lower) + excess.clamp(min=0) * _acos_slope(upper)
-    return torch.acos(inside) + tangents
+    # Not `clamp`: its gradient at the bounds is 1 or 0, depending on the version of torch.
+    below, above = x < lower, x > upper
+    inside = torch.where(below, lower, torch.where(above, upper, x))
+    # d acos(c) / dc = -1 / sqrt(1 - c^2)
+    tangent_below = torch.where(below, (x - lower) * _acos_slope(lower), 0.0)
+    return torch.acos(inside) + torch.where(above, (x - upper) * _acos_slope(upper), tangent_below)
 
 
 def _acos_slope(cosine: float) -> float:
