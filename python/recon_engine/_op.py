@@ -121,7 +121,8 @@ class Op:
                 out = (forward_op if torch.compiler.is_compiling() else forward)(*inputs)
                 outs = (out,) if single else out
                 ctx.save_for_backward(*[a for a in inputs if isinstance(a, Tensor)], *outs)
-                ctx.rest = [_IsTensor if isinstance(a, Tensor) else a for a in inputs]
+                ctx.is_tensor = [isinstance(a, Tensor) for a in inputs]
+                ctx.others = [None if isinstance(a, Tensor) else a for a in inputs]
                 if not single:
                     ctx.mark_non_differentiable(*[o for i, o in enumerate(outs) if i >= shown or not is_float(o)])
                 return out
@@ -130,7 +131,7 @@ class Op:
             @torch.autograd.function.once_differentiable
             def backward(ctx: Any, *grad_out: Tensor) -> Any:
                 saved = list(ctx.saved_tensors)
-                inputs = [saved.pop(0) if a is _IsTensor else a for a in ctx.rest]
+                inputs = [saved.pop(0) if is_tensor else a for is_tensor, a in zip(ctx.is_tensor, ctx.others)]
                 grads_of_floats = [g for g, o in zip(grad_out[:shown], saved) if is_float(o)]
                 needed = [need for need, a in zip(ctx.needs_input_grad, inputs) if is_float(a)]
                 if torch.compiler.is_compiling():
@@ -166,10 +167,6 @@ class Op:
         if self._shown is None:
             return out
         return out[0] if self._shown == 1 else out[: self._shown]
-
-
-class _IsTensor:
-    """Marks, in the inputs kept for backward, the place of a tensor kept by save_for_backward."""
 
 
 _SCHEMA_TYPES: dict[Any, str] = {
