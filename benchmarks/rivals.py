@@ -11,7 +11,9 @@ always "recon_engine". Inputs are made in `make`, outside the timed functions.
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import gc
 import importlib
 import json
 import os
@@ -166,7 +168,7 @@ def copy_bandwidth(size: int = 1 << 27) -> float:
 
 
 def peak_memory(case: Case, name: str) -> int:
-    """Bytes by which one call raises the peak of a fresh process (of the GPU's memory on a GPU)."""
+    """Bytes by which one call raises the peak of a process (of the GPU's memory on a GPU), once it is warm."""
     module = sys.modules[case.make.__module__]
     command = [sys.executable, "-W", "ignore", __file__, Path(str(module.__file__)).stem, case.name, name]
     result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
@@ -177,11 +179,14 @@ def _measure_peak(module: str, case_name: str, name: str) -> int:
     torch.set_num_threads(THREADS)
     case = next(c for c in importlib.import_module(module).CASES if c.name == case_name)
     function = case.make()[name]
+    function()  # what a first call loads and keeps is not what a call needs
     if DEVICE.type == "cuda":
         before = torch.cuda.memory_allocated(DEVICE)
         torch.cuda.reset_peak_memory_stats(DEVICE)
         function()
         return torch.cuda.max_memory_allocated(DEVICE) - before
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is resident now
     before = _status_bytes("VmRSS")
     function()

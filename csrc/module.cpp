@@ -7,6 +7,7 @@
 
 #include "core/dlpack.h"
 #include "core/op.h"
+#include "core/pages.h"
 #include "core/parallel.h"
 #include "core/scratch.h"
 #include "core/simd.h"
@@ -144,6 +145,17 @@ void release(void* owner) {
   Py_DECREF(static_cast<PyObject*>(owner));
 }
 
+// Memory for a tensor that Python makes of it; it goes back when the tensor is gone.
+struct Pages {
+  explicit Pages(int64_t n) : data(recon::acquire_pages(n)), bytes(n) {}
+  ~Pages() { recon::release_pages(data, bytes); }
+  Pages(const Pages&) = delete;
+  Pages& operator=(const Pages&) = delete;
+
+  void* data;
+  int64_t bytes;
+};
+
 // A reference that lives as long as the process.
 py::handle forever(const py::object& o) { return py::object(o).release(); }
 
@@ -187,6 +199,11 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
     if (op.params.size() > max_args) throw std::logic_error(op.name + " has too many parameters");
     m.def(op.name.c_str(), [&op](const py::args& args) { call(op, args); });
   }
+  py::class_<Pages>(m, "Pages", py::buffer_protocol()).def(py::init<int64_t>()).def_buffer([](Pages& p) {
+    return py::buffer_info(static_cast<uint8_t*>(p.data), p.bytes);
+  });
+  m.def("set_page_limit", &recon::set_page_limit, "Keep at most this many bytes of released output memory.");
+  m.def("kept_page_bytes", &recon::kept_page_bytes, "How many bytes of released output memory are kept.");
   m.def("use_exchange_api", &use_exchange_api, "Read tensors through torch's C exchange API (if it has one) or not.");
   m.def("exchange_api", [] { return exchange != nullptr; }, "Whether tensors are read through the C exchange API.");
   m.def("simd_level", [] { return recon::simd_name(recon::simd_level()); }, "The instruction set of the CPU kernels.");

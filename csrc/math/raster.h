@@ -145,28 +145,23 @@ RECON_HD Triple<V> clip_barycentric(const Triple<V>& w) {
   return {c0 / sum, c1 / sum, c2 / sum};
 }
 
-// Squared distance of p to the segment a b; a segment shorter than the epsilon is its end b.
+// Squared distance of p to the segment a b, and the place a + t (b - a) of the nearest point; a segment shorter than
+// the epsilon is its end b.
 template <class T, class V>
-RECON_HD V segment_sq_distance(V px, V py, V ax, V ay, V bx, V by, V sq_length) {
+RECON_HD V segment_sq_distance(V px, V py, V ax, V ay, V bx, V by, V sq_length, V& t) {
   const V ex = bx - ax, ey = by - ay;
-  V t = (ex * (px - ax) + ey * (py - ay)) / sq_length;
+  t = (ex * (px - ax) + ey * (py - ay)) / sq_length;
   t = minimum(maximum(t, V(T(0))), V(T(1)));
   const auto tiny = sq_length <= V(raster_epsilon<T>);
+  t = select(tiny, V(T(1)), t);
   const V qx = select(tiny, bx, ax + t * ex), qy = select(tiny, by, ay + t * ey);
   return (px - qx) * (px - qx) + (py - qy) * (py - qy);
 }
 
-// Adds the gradient of g * (squared distance of p to the segment a b) in a and b.
 template <class T, class V>
-RECON_HD void segment_sq_distance_vjp(V px, V py, V ax, V ay, V bx, V by, V g, V& gax, V& gay, V& gbx, V& gby) {
-  const V ex = bx - ax, ey = by - ay;
-  const V sq_length = ex * ex + ey * ey;
-  V t = (ex * (px - ax) + ey * (py - ay)) / sq_length;
-  t = minimum(maximum(t, V(T(0))), V(T(1)));
-  t = select(sq_length <= V(raster_epsilon<T>), V(T(1)), t);
-  const V s = V(T(1)) - t;
-  const V dx = V(T(2)) * g * (s * ax + t * bx - px), dy = V(T(2)) * g * (s * ay + t * by - py);
-  gax += s * dx, gay += s * dy, gbx += t * dx, gby += t * dy;
+RECON_HD V segment_sq_distance(V px, V py, V ax, V ay, V bx, V by, V sq_length) {
+  V t;
+  return segment_sq_distance<T>(px, py, ax, ay, bx, by, sq_length, t);
 }
 
 template <class T, class V>
@@ -206,14 +201,18 @@ RECON_HD bool face_at_pixel(const RasterFace<T>& f, T px, T py, T blur_radius, b
 template <class T, class V>
 RECON_HD void nearest_edge_vjp(V px, V py, const V* x, const V* y, V sq01, V sq02, V sq12, V g, V* gx, V* gy) {
   const V zero(T(0));
-  const V d01 = segment_sq_distance<T>(px, py, x[0], y[0], x[1], y[1], sq01);
-  const V d02 = segment_sq_distance<T>(px, py, x[0], y[0], x[2], y[2], sq02);
-  const V d12 = segment_sq_distance<T>(px, py, x[1], y[1], x[2], y[2], sq12);
+  V t01, t02, t12;
+  const V d01 = segment_sq_distance<T>(px, py, x[0], y[0], x[1], y[1], sq01, t01);
+  const V d02 = segment_sq_distance<T>(px, py, x[0], y[0], x[2], y[2], sq02, t02);
+  const V d12 = segment_sq_distance<T>(px, py, x[1], y[1], x[2], y[2], sq12, t12);
   const auto is01 = (d01 <= d02) & (d01 <= d12);
   const auto from0 = is01 | ((d02 <= d01) & (d02 <= d12));
-  V gax = zero, gay = zero, gbx = zero, gby = zero;
-  segment_sq_distance_vjp<T>(px, py, select(from0, x[0], x[1]), select(from0, y[0], y[1]), select(is01, x[1], x[2]),
-                             select(is01, y[1], y[2]), g, gax, gay, gbx, gby);
+  // The distance to a + t (b - a): t is where it is smallest, or at an end, so it moves without effect.
+  const V ax = select(from0, x[0], x[1]), ay = select(from0, y[0], y[1]);
+  const V bx = select(is01, x[1], x[2]), by = select(is01, y[1], y[2]);
+  const V t = select(is01, t01, select(from0, t02, t12)), s = V(T(1)) - t;
+  const V dx = V(T(2)) * g * (s * ax + t * bx - px), dy = V(T(2)) * g * (s * ay + t * by - py);
+  const V gax = s * dx, gay = s * dy, gbx = t * dx, gby = t * dy;
   gx[0] = select(from0, gax, zero), gy[0] = select(from0, gay, zero);
   gx[1] = select(is01, gbx, select(from0, zero, gax)), gy[1] = select(is01, gby, select(from0, zero, gay));
   gx[2] = select(is01, zero, gbx), gy[2] = select(is01, zero, gby);
@@ -228,7 +227,8 @@ RECON_HD void raster_vjp(V px, V py, const V* x, const V* y, const V* z, bool pe
   const V zero(T(0)), one(T(1)), epsilon(raster_epsilon<T>);
   const V area = edge_function(x[2], y[2], x[0], y[0], x[1], y[1]) + epsilon;
   const Triple<V> e = edge_functions(px, py, x[0], y[0], x[1], y[1], x[2], y[2]);
-  const Triple<V> screen = {e.a / area, e.b / area, e.c / area};
+  const V inverse_area = one / area;
+  const Triple<V> screen = {e.a * inverse_area, e.b * inverse_area, e.c * inverse_area};
   const V zmax = maximum(z[0], maximum(z[1], z[2]));
   const V scale = select(zmax > V(T(1e15)), one / zmax, one);
   const V z0 = z[0] * scale, z1 = z[1] * scale, z2 = z[2] * scale;
@@ -265,7 +265,7 @@ RECON_HD void raster_vjp(V px, V py, const V* x, const V* y, const V* z, bool pe
     gw = {gt0 * z1 * z2, gt1 * z0 * z2, gt2 * z0 * z1};
   }
   // w_i = e_i / area:  dL/de_i = g_i / area,  dL/darea = -sum g_i e_i / area^2.
-  const V l0 = gw.a / area, l1 = gw.b / area, l2 = gw.c / area;
+  const V l0 = gw.a * inverse_area, l1 = gw.b * inverse_area, l2 = gw.c * inverse_area;
   const V s = -(l0 * screen.a + l1 * screen.b + l2 * screen.c);
   gx[0] += l1 * (y[2] - py) + l2 * (py - y[1]) + s * (y[2] - y[1]);
   gy[0] += l1 * (px - x[2]) + l2 * (x[1] - px) + s * (x[1] - x[2]);

@@ -124,26 +124,28 @@ TiledScene<T>::TiledScene(const RasterInput<T>& in, int tile_height)
 }
 
 template <class T>
-void scatter_to_verts(const RasterInput<T>& in, const int32_t* faces, const T* grads, int components, int64_t n,
-                      T* grad_verts) {
+void scatter_to_verts(const RasterInput<T>& in, const std::vector<FaceGrads<T>>& parts, int components, T* grad_verts) {
+  int64_t n = 0;
+  for (const auto& part : parts) n += part.n;
   // Below some thousand entries one thread is faster than waking another.
-  const int64_t parts = n < 4096 ? 1 : num_threads();
-  for_each_task(parts, [&](int64_t part, int) {
-    const int64_t begin = in.V * part / parts, end = in.V * (part + 1) / parts;
-    for (int64_t q = 0; q < n; ++q) {
-      if (faces[q] < 0) continue;
-      const int64_t* v = in.faces + 3 * int64_t{faces[q]};
-      const T* g = grads + q * 3 * components;
-      for (int c = 0; c < 3; ++c)
-        if (v[c] >= begin && v[c] < end)
-          for (int d = 0; d < components; ++d) grad_verts[3 * v[c] + d] += g[c * components + d];
-    }
+  const int64_t shares = n < 4096 ? 1 : num_threads();
+  for_each_task(shares, [&](int64_t share, int) {
+    const int64_t begin = in.V * share / shares, end = in.V * (share + 1) / shares;
+    for (const auto& part : parts)
+      for (int64_t q = 0; q < part.n; ++q) {
+        if (part.faces[q] < 0) continue;
+        const int64_t* v = in.faces + 3 * int64_t{part.faces[q]};
+        const T* g = part.grads + q * 3 * components;
+        for (int c = 0; c < 3; ++c)
+          if (v[c] >= begin && v[c] < end)
+            for (int d = 0; d < components; ++d) grad_verts[3 * v[c] + d] += g[c * components + d];
+      }
   });
 }
 
 template class TiledScene<float>;
 template class TiledScene<double>;
-template void scatter_to_verts(const RasterInput<float>&, const int32_t*, const float*, int, int64_t, float*);
-template void scatter_to_verts(const RasterInput<double>&, const int32_t*, const double*, int, int64_t, double*);
+template void scatter_to_verts(const RasterInput<float>&, const std::vector<FaceGrads<float>>&, int, float*);
+template void scatter_to_verts(const RasterInput<double>&, const std::vector<FaceGrads<double>>&, int, double*);
 
 }  // namespace recon

@@ -4,6 +4,7 @@
 // The lists of the tiles have exact sizes (count, prefix sum, fill), so nothing can overflow, and hold their faces in
 // ascending order, so results do not depend on the number of threads.
 #include <cstdint>
+#include <vector>
 
 #include "core/scratch.h"
 #include "math/raster.h"
@@ -44,10 +45,18 @@ class TiledScene {
   Scratch<int32_t> list;     // faces of tile 0, of tile 1, ...
 };
 
-// Adds to grad_verts, for every entry q of the scene's list in order, grads[q][corner][xyz] to the vertices of its
-// face. Each vertex belongs to one thread, so sums are in the same order whatever the number of threads.
+// Gradients of the corners of n faces, such as a tile leaves behind; negative faces are left out.
 template <class T>
-void scatter_to_verts(const RasterInput<T>& input, const int32_t* faces, const T* grads, int components, int64_t n,
+struct FaceGrads {
+  const int32_t* faces;
+  const T* grads;  // n 3 components
+  int64_t n;
+};
+
+// Adds the parts, in order, to the first `components` coordinates of the vertices. Each vertex belongs to one thread,
+// so sums are in the same order whatever the number of threads.
+template <class T>
+void scatter_to_verts(const RasterInput<T>& input, const std::vector<FaceGrads<T>>& parts, int components,
                       T* grad_verts);
 
 }  // namespace recon

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from recon_engine._load import load
 
 _C = load()
 _library = torch.library.Library("recon", "DEF")
+_LARGE = 2 << 20  # bytes of a huge page
 _use_reference = False
 _ops: dict[str, Op] = {}
 
@@ -41,6 +43,21 @@ def is_float(a: object) -> bool:
     return isinstance(a, Tensor) and a.is_floating_point()
 
 
+def empty_output(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
+    """An uninitialised output on the device of `like`, and of its dtype where none is given.
+
+    Large ones on the CPU lie in memory that earlier outputs have left: filling it costs a fraction of what fresh pages
+    cost. At most 256 MiB are kept in between (`recon_engine._C.set_page_limit`).
+    """
+    dtype = like.dtype if dtype is None else dtype
+    # Only plain tensors have memory: those that torch.compile traces with are of other classes.
+    if type(like) is Tensor and like.device.type == "cpu":
+        size = math.prod(shape) * dtype.itemsize
+        if size >= _LARGE:
+            return torch.frombuffer(_C.Pages(size), dtype=dtype).resize_(shape)
+    return like.new_empty(shape, dtype=dtype)
+
+
 class Op:
     """The kernels `_C.<name>` and `_C.<name>_backward`, called as one differentiable function.
 
@@ -59,6 +76,8 @@ class Op:
         reference: the same function in plain torch: the specification, and the oracle of the tests.
         optional_grads: pass None for the gradient of an input that does not require one.
         kept: how many outputs are only for the backward kernel.
+        reads: the positions of the outputs that the backward kernel reads; it gets None for the others, which may be
+            changed in place and whose memory is not held. All by default.
 
     Half-precision inputs are computed in float32 under autocast and refused outside it.
     """
@@ -71,12 +90,15 @@ class Op:
         *,
         optional_grads: bool = False,
         kept: int = 0,
+        reads: Sequence[int] | None = None,
     ) -> None:
         forward_kernel = getattr(_C, name)
         backward_kernel = getattr(_C, name + "_backward", None)
         hints = typing.get_type_hints(outputs)
         single = hints.pop("return") is Tensor
-        shown = 1 if single else len(_tuple_hint(outputs)) - kept
+        count = 1 if single else len(_tuple_hint(outputs))
+        shown = count - kept
+        read = list(range(count)) if reads is None else list(reads)
 
         def forward(*inputs: Any) -> Any:
             packed = _contiguous(inputs)
@@ -90,8 +112,11 @@ class Op:
                 torch.zeros_like(a) if need or not optional_grads else None
                 for a, need in zip((a for a in inputs if is_float(a)), needed)
             ]
+            every: list[Tensor | None] = [None] * count
+            for i, o in zip(read, out):
+                every[i] = o
             assert backward_kernel is not None
-            backward_kernel(*inputs, *out, *_contiguous(grad_out), *grads)
+            backward_kernel(*inputs, *every, *_contiguous(grad_out), *grads)
             return grads
 
         # torch.compile sees the kernels as two library ops. A schema has no list of optional tensors, so a gradient
@@ -108,7 +133,7 @@ class Op:
             return [torch.zeros_like(a) if n or not optional_grads else a.new_empty(0) for a, n in zip(floats, needed)]
 
         arguments = ", ".join(f"{_SCHEMA_TYPES[hint]} {arg}" for arg, hint in hints.items())
-        returns = "Tensor" if single else "(" + ", ".join(["Tensor"] * len(_tuple_hint(outputs))) + ")"
+        returns = "Tensor" if single else "(" + ", ".join(["Tensor"] * count) + ")"
         forward_op = _register(name, f"({arguments}) -> {returns}", forward, outputs)
         more = "Tensor[] outputs, Tensor[] grad_outputs, bool[] needed"
         backward_op = _register(
@@ -120,11 +145,12 @@ class Op:
             def forward(ctx: Any, *inputs: Any) -> Any:
                 out = (forward_op if torch.compiler.is_compiling() else forward)(*inputs)
                 outs = (out,) if single else out
-                ctx.save_for_backward(*[a for a in inputs if isinstance(a, Tensor)], *outs)
+                ctx.save_for_backward(*[a for a in inputs if isinstance(a, Tensor)], *[outs[i] for i in read])
+                ctx.differentiable = [i for i in range(shown) if is_float(outs[i])]
                 ctx.is_tensor = [isinstance(a, Tensor) for a in inputs]
                 ctx.others = [None if isinstance(a, Tensor) else a for a in inputs]
                 if not single:
-                    ctx.mark_non_differentiable(*[o for i, o in enumerate(outs) if i >= shown or not is_float(o)])
+                    ctx.mark_non_differentiable(*[o for i, o in enumerate(outs) if i not in ctx.differentiable])
                 return out
 
             @staticmethod
@@ -132,7 +158,7 @@ class Op:
             def backward(ctx: Any, *grad_out: Tensor) -> Any:
                 saved = list(ctx.saved_tensors)
                 inputs = [saved.pop(0) if is_tensor else a for is_tensor, a in zip(ctx.is_tensor, ctx.others)]
-                grads_of_floats = [g for g, o in zip(grad_out[:shown], saved) if is_float(o)]
+                grads_of_floats = [grad_out[i] for i in ctx.differentiable]
                 needed = [need for need, a in zip(ctx.needs_input_grad, inputs) if is_float(a)]
                 if torch.compiler.is_compiling():
                     grads = iter(backward_op(*inputs, saved, grads_of_floats, needed))

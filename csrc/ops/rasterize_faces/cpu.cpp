@@ -72,11 +72,6 @@ template <class T>
 void rasterize_faces_cpu(const RasterInput<T>& in, const Fragments<T>& out) {
   const TiledScene<T> scene(in, tile_height_for(out.K));
   const int64_t slots = in.N * in.H * in.W * out.K;
-  prefer_huge_pages(out.pix_to_face, slots * 8);
-  prefer_huge_pages(out.bary, slots * 3 * static_cast<int64_t>(sizeof(T)));
-  prefer_huge_pages(out.zbuf, slots * static_cast<int64_t>(sizeof(T)));
-  prefer_huge_pages(out.dists, slots * static_cast<int64_t>(sizeof(T)));
-
   const int64_t pixels = int64_t{tile_width} * scene.tile_height;
   const int64_t bytes = HitLists<T>::bytes(pixels, out.K);
   // Outputs larger than a share of the last-level cache go around it.
@@ -154,6 +149,7 @@ void rasterize_faces_backward_cpu(const RasterInput<T>& in, const FragmentGrads<
     const int64_t n = index / (tiles_x * tiles_y), in_mesh = index % (tiles_x * tiles_y);
     const int64_t x0 = in_mesh % tiles_x * tile_width, y0 = in_mesh / tiles_x * tile_height;
     int32_t* slot_of = slots.data() + in.F * worker;
+    results[index].faces.reserve(128), results[index].sums.reserve(9 * 128);
     Batch<T> batch = {};
     for (int64_t row = y0; row < std::min(y0 + tile_height, in.H); ++row) {
       const T py = pixel_center<T>(in.H - 1 - row, in.H, in.W);
@@ -162,7 +158,7 @@ void rasterize_faces_backward_cpu(const RasterInput<T>& in, const FragmentGrads<
         const int64_t first = ((n * in.H + row) * in.W + column) * K;
         for (int64_t at = first; at < first + K; ++at) {
           const int64_t f = g.pix_to_face[at];
-          if (f < 0) continue;
+          if (f < 0) break;  // hits come first
           if (f >= in.F)
             throw std::invalid_argument("pix_to_face has index " + std::to_string(f) + " but there are " +
                                         std::to_string(in.F) + " faces");
@@ -179,13 +175,9 @@ void rasterize_faces_backward_cpu(const RasterInput<T>& in, const FragmentGrads<
     for (const int32_t f : results[index].faces) slot_of[f] = -1;
   });
 
-  std::vector<int32_t> faces;
-  std::vector<T> sums;
-  for (const auto& r : results) {
-    faces.insert(faces.end(), r.faces.begin(), r.faces.end());
-    sums.insert(sums.end(), r.sums.begin(), r.sums.end());
-  }
-  scatter_to_verts(in, faces.data(), sums.data(), 3, static_cast<int64_t>(faces.size()), g.grad_verts);
+  std::vector<FaceGrads<T>> parts;
+  for (const auto& r : results) parts.push_back({r.faces.data(), r.sums.data(), static_cast<int64_t>(r.faces.size())});
+  scatter_to_verts(in, parts, 3, g.grad_verts);
 }
 
 template void rasterize_faces_cpu(const RasterInput<float>&, const Fragments<float>&);

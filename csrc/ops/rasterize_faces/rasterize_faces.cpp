@@ -56,8 +56,8 @@ RECON_OP(rasterize_faces,
 
 void rasterize_faces_backward(Tensor verts, Tensor faces, Tensor first, Tensor count, std::optional<Tensor> neighbors,
                               int64_t, int64_t, double blur_radius, int64_t, bool perspective, bool clip, bool cull,
-                              Tensor pix_to_face, Tensor, Tensor, Tensor, Tensor grad_zbuf, Tensor grad_bary,
-                              Tensor grad_dists, Tensor grad_verts) {
+                              Tensor pix_to_face, std::optional<Tensor>, std::optional<Tensor>, std::optional<Tensor>,
+                              Tensor grad_zbuf, Tensor grad_bary, Tensor grad_dists, Tensor grad_verts) {
   dispatch_float(verts.dtype, [&](auto number) {
     using T = decltype(number);
     const auto in =
@@ -74,7 +74,7 @@ RECON_OP(rasterize_faces_backward,
          "verts: V 3, faces: i64 F 3, mesh_to_face_first_idx: i64 N, num_faces_per_mesh: i64 N, "
          "clipped_faces_neighbor_idx?: i64 F, height: int>0, width: int>0, blur_radius: real>=0, faces_per_pixel: "
          "int>0, perspective_correct: bool, clip_barycentric_coords: bool, cull_backfaces: bool, "
-         "pix_to_face: i64 N H W K, zbuf: N H W K, bary: N H W K 3, dists: N H W K, "
+         "pix_to_face: i64 N H W K, zbuf?: N H W K, bary?: N H W K 3, dists?: N H W K, "
          "grad_zbuf: N H W K, grad_bary: N H W K 3, grad_dists: N H W K, grad_verts: V 3");
 
 }  // namespace recon

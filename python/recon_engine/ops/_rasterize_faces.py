@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from recon_engine._op import Op
+from recon_engine._op import Op, empty_output
 from recon_engine.ops._raster_reference import rasterize_reference
 
 
@@ -148,8 +148,8 @@ def _outputs(
     cull_backfaces: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     shape = (mesh_to_face_first_idx.shape[0], height, width, faces_per_pixel)
-    pix_to_face = verts.new_empty(shape, dtype=torch.int64)
-    return pix_to_face, verts.new_empty(shape), verts.new_empty((*shape, 3)), verts.new_empty(shape)
+    pix_to_face = empty_output(verts, shape, torch.int64)
+    return pix_to_face, empty_output(verts, shape), empty_output(verts, (*shape, 3)), empty_output(verts, shape)
 
 
-_rasterize_faces = Op("rasterize_faces", _outputs, _reference)
+_rasterize_faces = Op("rasterize_faces", _outputs, _reference, reads=[0])
