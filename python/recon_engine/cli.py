@@ -120,7 +120,7 @@ def fit_points(
         iters: iterations. Default: 2000.
         lr: learning rate. Default: 1.
         level: how often the sphere's triangles are split. Default: 4.
-        samples: points drawn in each iteration. Default: as many as the cloud has, 5000 for a mesh.
+        samples: points drawn in each iteration. Default: 5000.
         seed: decides the drawn points.
         device: cpu, cuda or cuda:N.
     """

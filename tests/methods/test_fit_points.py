@@ -142,7 +142,7 @@ def test_files(tmp_path):
 
 @pytest.mark.slow
 def test_as_close_as_the_books_own_results(recon_data: Path):
-    """The book's chapter 3: deform2 is closest and roughest, deform1 smoothest; none is 10 % farther."""
+    """The book's chapter 3: deform2 is closest and roughest, deform1 smoothest; ours are as close, over three seeds."""
     folder = (recon_data / "book" if (recon_data / "book").is_dir() else recon_data) / "chap3"
     cloud, _ = load_shape(folder / "pedestrian.ply")
     center = cloud.mean(0)
@@ -151,8 +151,11 @@ def test_as_close_as_the_books_own_results(recon_data: Path):
     for preset in ("deform1", "deform2", "deform3"):
         verts, faces = load_shape(folder / f"{preset}.ply")
         book = measure(Meshes([(verts - center) / scale], [faces]), (cloud - center) / scale)
-        ours[preset] = fit_points(cloud, settings=fit_settings(preset)).measures
-        assert ours[preset].chamfer <= 1.1 * book.chamfer
-        assert book.edge / 2 < ours[preset].edge < 2 * book.edge
+        fits = [fit_points(cloud, settings=fit_settings(preset, seed=seed)).measures for seed in range(3)]
+        ours[preset] = fits[0]
+        closeness = [fit.chamfer / book.chamfer for fit in fits]
+        assert min(closeness) <= 1
+        assert sum(closeness) / 3 <= 1.03
+        assert all(book.edge / 2 < fit.edge < 2 * book.edge for fit in fits)
     assert ours["deform2"].chamfer < ours["deform3"].chamfer < ours["deform1"].chamfer
     assert ours["deform1"].roughness < ours["deform3"].roughness < ours["deform2"].roughness

@@ -18,7 +18,6 @@ from .._surface import mean_square_to_nearest, surface_points
 from .settings import FitPointsSettings, fit_settings
 
 LOSSES = ("chamfer", "edge", "normal", "laplacian")
-_MESH_SAMPLES = 5000
 _MEASURED_SAMPLES = 20_000
 
 
@@ -96,7 +95,6 @@ def fit_points(
     settings = fit_settings() if settings is None else settings
     center, scale = _center_scale(verts)
     target = _Target((verts - center) / scale, faces)
-    count = settings.samples or (target.verts.shape[0] if target.mesh is None else _MESH_SAMPLES)
     start = ico_sphere(settings.level, verts.device)
     weights = [getattr(settings, f"weight_{name}") for name in LOSSES]
     history = History(LOSSES, weights, settings.iterations, verts.device)
@@ -109,7 +107,7 @@ def fit_points(
             mesh = start.offset_verts(offset)
             total = history.total(
                 (
-                    partial(_chamfer, mesh, target.points(count), count),
+                    partial(_chamfer, mesh, target.points(settings.samples), settings.samples),
                     partial(mesh_edge_loss, mesh),
                     partial(mesh_normal_consistency, mesh),
                     partial(mesh_laplacian_smoothing, mesh, method="uniform"),
