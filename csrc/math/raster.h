@@ -82,11 +82,17 @@ struct PixelBox {
   int32_t i0, i1, j0, j1;
 };
 
-// The first and last pixel of a side whose centre lies in [lo, hi]; centres descend. Estimated, then corrected with the
-// centres themselves, so that no pixel is lost to rounding.
+// Centres of the pixels of one image side, in descending order, as pixel i of that side.
 template <class T>
-RECON_HD void pixel_range(int64_t size, int64_t other, T lo, T hi, int32_t& first, int32_t& last) {
-  const auto center = [&](int64_t i) { return pixel_center<T>(size - 1 - i, size, other); };
+struct PixelCenters {
+  int64_t size, other;
+  RECON_HD T operator()(int64_t i) const { return pixel_center<T>(size - 1 - i, size, other); }
+};
+
+// The first and last pixel of a side whose centre lies in [lo, hi]. Estimated, then corrected with the centres
+// themselves, so that no pixel is lost to rounding.
+template <class T, class Centers>
+RECON_HD void pixel_range(const Centers& center, int64_t size, T lo, T hi, int32_t& first, int32_t& last) {
   const T top = center(0), step = size > 1 ? (top - center(size - 1)) / T(size - 1) : T(1);
   const auto estimate = [&](T v) {
     return static_cast<int64_t>(minimum(maximum((top - v) / step, T(-2)), T(size + 1)));
@@ -101,13 +107,17 @@ RECON_HD void pixel_range(int64_t size, int64_t other, T lo, T hi, int32_t& firs
   first = static_cast<int32_t>(i), last = static_cast<int32_t>(j);
 }
 
-template <class T>
-RECON_HD PixelBox pixel_box(const RasterFace<T>& f, int64_t H, int64_t W, T blur_radius) {
+// The pixels of a face, given the centres of an image's columns and rows.
+template <class T, class Columns, class Rows>
+RECON_HD PixelBox pixel_box(const RasterFace<T>& f, const Columns& columns, const Rows& rows, int64_t H, int64_t W,
+                            T blur_radius) {
   using std::sqrt;
   const T reach = sqrt(blur_radius);
   PixelBox b;
-  pixel_range(W, H, minimum(f.x0, minimum(f.x1, f.x2)) - reach, maximum(f.x0, maximum(f.x1, f.x2)) + reach, b.i0, b.i1);
-  pixel_range(H, W, minimum(f.y0, minimum(f.y1, f.y2)) - reach, maximum(f.y0, maximum(f.y1, f.y2)) + reach, b.j0, b.j1);
+  pixel_range(columns, W, minimum(f.x0, minimum(f.x1, f.x2)) - reach, maximum(f.x0, maximum(f.x1, f.x2)) + reach, b.i0,
+              b.i1);
+  pixel_range(rows, H, minimum(f.y0, minimum(f.y1, f.y2)) - reach, maximum(f.y0, maximum(f.y1, f.y2)) + reach, b.j0,
+              b.j1);
   if (b.j1 < b.j0) b.i0 = 0, b.i1 = -1;
   return b;
 }

@@ -25,7 +25,7 @@ struct CudaScene {
     if (v[0] >= 0 && v[0] < in.V && v[1] >= 0 && v[1] < in.V && v[2] >= 0 && v[2] < in.V &&
         make_raster_face(in.verts + 3 * v[0], in.verts + 3 * v[1], in.verts + 3 * v[2], in.blur_radius,
                          in.cull_backfaces, faces[f]) == FaceKind::visible)
-      box = pixel_box(faces[f], in.H, in.W, in.blur_radius);
+      box = pixel_box(faces[f], PixelCenters<T>{in.W, in.H}, PixelCenters<T>{in.H, in.W}, in.H, in.W, in.blur_radius);
     boxes[f] = box;
   }
 };

@@ -28,7 +28,9 @@ void check_ranges(const RasterInput<T>& in) {
 }
 
 template <class T>
-void set_up_faces(const RasterInput<T>& in, RasterFace<T>* faces, PixelBox* boxes) {
+void set_up_faces(const RasterInput<T>& in, const T* px, const T* py, RasterFace<T>* faces, PixelBox* boxes) {
+  const auto columns = [px](int64_t i) { return px[i]; };
+  const auto rows = [py](int64_t i) { return py[i]; };
   for_each_range(in.F, 1024, [&](int64_t begin, int64_t end) {
     for (int64_t f = begin; f < end; ++f) {
       const int64_t* v = in.faces + 3 * f;
@@ -46,7 +48,7 @@ void set_up_faces(const RasterInput<T>& in, RasterFace<T>* faces, PixelBox* boxe
             "face " +
             std::to_string(f) + " (vertices " + std::to_string(v[0]) + ", " + std::to_string(v[1]) + ", " +
             std::to_string(v[2]) + ")");
-      if (kind == FaceKind::visible) boxes[f] = pixel_box(face, in.H, in.W, in.blur_radius);
+      if (kind == FaceKind::visible) boxes[f] = pixel_box(face, columns, rows, in.H, in.W, in.blur_radius);
     }
   });
 }
@@ -78,7 +80,7 @@ TiledScene<T>::TiledScene(const RasterInput<T>& in, int tile_height)
   check_ranges(in);
   fill_centers(px, in.W, in.H);
   fill_centers(py, in.H, in.W);
-  set_up_faces(in, faces.data(), boxes.data());
+  set_up_faces(in, px.data(), py.data(), faces.data(), boxes.data());
 
   const int64_t tiles = tiles_x * tiles_y;
   std::vector<Chunk> chunks;

@@ -61,6 +61,14 @@ def sigmoid_alpha_blend(random: Callable[..., Tensor]) -> tuple[Any, ...]:
     return random(2, 5, 7, 6) * 2 - 1, (random(2, 5, 7, 6) * 10).long() - 1, 0.5
 
 
+@_sample
+def softmax_blend(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    shape = (2, 4, 3, 5)
+    pix_to_face = (random(*shape) * 10).long() - 1
+    planes = torch.tensor([[1.0, 5.0], [0.5, 9.0]], dtype=torch.float64)
+    return random(*shape, 3), pix_to_face, random(*shape) + 1, random(*shape) - 0.5, planes, random(3), 0.5, 0.2
+
+
 def _two_meshes(random: Callable[..., Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Vertices in front of the camera, faces, and the first face and number of faces of each mesh."""
     verts = torch.cat([random(12, 2) * 2 - 1, random(12, 1) + 1], 1)

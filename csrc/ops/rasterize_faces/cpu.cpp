@@ -52,17 +52,20 @@ template <class T>
 void write_tile(const RasterInput<T>& in, const Tile<T>& tile, const HitLists<T>* lists, RowBuffer<T>& buffer,
                 const Fragments<T>& out, bool stream) {
   const int64_t K = out.K;
-  int64_t found[tile_width] = {};
+  int64_t found[tile_width] = {};  // in the row above: what the buffer still holds
   for (int row = 0; row < tile.height; ++row) {
-    for (int column = 0; lists && column < tile.width; ++column)
-      found[column] = lists->for_nearest(
+    for (int column = 0; lists && column < tile.width; ++column) {
+      const int64_t n = lists->for_nearest(
           Tile<T>::pixel(row, column),
           [&](int64_t k, T z, int32_t face, const HitDetails<T>& hit) { buffer.put(column * K + k, z, face, hit); });
+      for (int64_t k = n; k < found[column]; ++k) buffer.clear(column * K + k);
+      found[column] = n;
+    }
     const int64_t at = ((tile.mesh * in.H + tile.y0 + row) * in.W + tile.x0) * K;
     buffer.copy_to(out, at, tile.width * K, stream);
-    for (int column = 0; column < tile.width; ++column)
-      for (int64_t k = 0; k < found[column]; ++k) buffer.clear(column * K + k);
   }
+  for (int column = 0; column < tile.width; ++column)
+    for (int64_t k = 0; k < found[column]; ++k) buffer.clear(column * K + k);
   if (stream) stream_end();
 }
 

@@ -99,23 +99,23 @@ def softmax_rgb_blend(
         Liu et al., Soft Rasterizer: A Differentiable Renderer for Image-based 3D Reasoning, ICCV 2019.
     """
     _check_positive(blend_params, "sigma", "gamma")
-    eps = 1e-10
-    background = _background(blend_params, colors)
-    is_face = fragments.pix_to_face >= 0
-    znear, zfar = (
-        plane.to(colors).reshape(-1, 1, 1, 1) if isinstance(plane, Tensor) else plane for plane in (znear, zfar)
-    )
-    # Padded entries hold -1: they are replaced before any arithmetic, so that no gradient passes through them.
-    prob = torch.sigmoid(fragments.dists / -blend_params.sigma).masked_fill(~is_face, 0.0)
-    depth = ((zfar - fragments.zbuf) / (zfar - znear)).masked_fill(~is_face, 0.0)
-    alpha = 1.0 - torch.prod(1.0 - prob, dim=-1)
+    from recon_engine import ops
 
-    # The largest exponent is subtracted, which cancels in the ratio and keeps every exponential at most 1.
-    nearest = depth.max(dim=-1, keepdim=True).values.clamp(min=eps)
-    weights = prob * torch.exp((depth - nearest) / blend_params.gamma)
-    background_weight = torch.exp((eps - nearest) / blend_params.gamma).clamp(min=eps)
-    total = weights.sum(dim=-1, keepdim=True) + background_weight
-    # (1, K) x (K, C) for each pixel: the weighted sum without an (N, H, W, K, C) product.
-    blended = torch.matmul(weights[..., None, :].to(colors.dtype), colors)[..., 0, :]
-    rgb = (blended + background_weight * background) / total
-    return torch.cat([rgb, alpha[..., None].to(rgb.dtype)], dim=-1)
+    dtype = torch.promote_types(colors.dtype, fragments.dists.dtype)
+    colors, zbuf, dists = colors.to(dtype), fragments.zbuf.to(dtype), fragments.dists.to(dtype)
+    near, far = (
+        plane.to(colors).reshape(-1).expand(len(colors))
+        if isinstance(plane, Tensor)
+        else colors.new_full((len(colors),), float(plane))
+        for plane in (znear, zfar)
+    )
+    return ops.softmax_blend(
+        colors,
+        fragments.pix_to_face,
+        zbuf,
+        dists,
+        torch.stack([near, far], 1),
+        _background(blend_params, colors),
+        float(blend_params.sigma),
+        float(blend_params.gamma),
+    )
