@@ -18,7 +18,8 @@ def load(library: str) -> SimpleNamespace:
     names = ("renderer", "structures", "transforms")
     modules = {name: importlib.import_module(f"{library}.{name}") for name in names}
     extra = ("renderer.cameras", "renderer.camera_utils", "renderer.mesh.shader", "renderer.mesh.rasterizer")
-    short = ("cameras", "camera_utils", "shader", "rasterizer")
+    extra += ("renderer.fisheyecameras",)
+    short = ("cameras", "camera_utils", "shader", "rasterizer", "fisheye")
     modules.update({key: importlib.import_module(f"{library}.{name}") for key, name in zip(short, extra, strict=True)})
     return SimpleNamespace(**modules)
 
@@ -115,6 +116,38 @@ def camera_scene(lib: SimpleNamespace, kind: str) -> dict[str, torch.Tensor]:
         out["principal_point"] = cameras.get_principal_point()
         out["unprojected_from_ndc"] = cameras.unproject_points(ndc_depth, from_ndc=True)
     return out
+
+
+def fisheye_scene(lib: SimpleNamespace, which: str) -> dict[str, torch.Tensor]:
+    """Points through two fisheye cameras with the parts `which` ("rtp") of the distortion, with gradients."""
+    points = uniform(31, 6, 3) + torch.tensor([0.0, 0.0, 2.0])
+    params = {
+        "focal_length": torch.tensor([[1.2], [0.9]]),
+        "principal_point": torch.tensor([[0.1, -0.2], [0.0, 0.05]]),
+        "radial_params": uniform(32, 2, 6) * torch.tensor([0.1, 0.05, 0.02, 0.01, 0.005, 0.002]),
+        "tangential_params": uniform(33, 2, 2) * 0.02,
+        "thin_prism_params": uniform(34, 2, 4) * 0.02,
+    }
+    leaves = [points.requires_grad_(), *(value.requires_grad_() for value in params.values())]
+    used = {f"use_{name}": name[0] in which for name in ("radial", "tangential")}
+    used["use_thin_prism"] = "p" in which
+    cameras = lib.fisheye.FishEyeCameras(**params, **used)
+    projected = cameras.transform_points(points)
+    unprojected = cameras.unproject_points(uniform(35, 6, 3) * 0.5)
+    out = {"projected": projected, "unprojected": unprojected}
+    # PyTorch3D writes in place what its gradient needs where thin prisms come without the rest.
+    if which == "rtp":
+        loss = (projected * uniform(36, *projected.shape)).sum()
+        out.update({f"grad{i}": grad for i, grad in enumerate(torch.autograd.grad(loss, leaves))})
+    R, T = lib.renderer.look_at_view_transform(2.5, 20.0, 40.0)
+    one = {name: value[:1].detach() for name, value in params.items()}
+    world = lib.fisheye.FishEyeCameras(**one, R=R, T=T, world_coordinates=True)
+    out["world"] = world.transform_points(points.detach())
+    out["world_batch"] = world.transform_points(points.detach().expand(3, 6, 3))
+    return out
+
+
+FISHEYE = ("rtp", "rt", "rp", "tp", "r", "")
 
 
 def look_at_scene(lib: SimpleNamespace) -> dict[str, torch.Tensor]:
@@ -326,6 +359,7 @@ def all_scenes() -> dict[str, tuple[Any, tuple[str, ...]]]:
     """Every scene by its name: the function and its arguments after the library."""
     return {
         **{f"cameras/{kind}": (camera_scene, (kind,)) for kind in CAMERA_KINDS},
+        **{f"fisheye/{which or 'none'}": (fisheye_scene, (which,)) for which in FISHEYE},
         "look_at": (look_at_scene, ()),
         "lighting": (lighting_scene, ()),
         **{f"textures/{kind}": (texture_scene, (kind,)) for kind in TEXTURE_KINDS},

@@ -13,6 +13,7 @@ CAMERAS = (
     "perspective_screen",
     "orthographic_screen",
 )
+FISHEYE = ("rtp", "rt", "rp", "tp", "r", "none")
 TEXTURES = ("vertex", "atlas", "uv", "uv_corners", "uv_nearest", "uv_list", "uv_several")
 SHADERS = (
     "HardPhongShader",
@@ -26,6 +27,7 @@ SHADERS = (
 RENDERS = ("phong", "soft_phong", "silhouette", "silhouette_wide", "orthographic", "flat_uv", "near_plane", "culled")
 POINTWISE = (
     *(f"cameras/{kind}" for kind in CAMERAS),
+    *(f"fisheye/{which}" for which in FISHEYE),
     *("look_at", "lighting", "blending"),
     *(f"textures/{kind}" for kind in TEXTURES),
     *(f"shaders/{name}" for name in SHADERS),
