@@ -176,6 +176,24 @@ struct Pack {
 #endif
 };
 
+// Bit i: whether p[i] >= 0, for the first `count` of 32 or fewer.
+inline uint32_t non_negative(const int64_t* p, int64_t count) {
+  uint32_t negative = 0;
+  int i = 0;
+#if defined(__AVX512DQ__)
+  for (; i + 8 <= count; i += 8)
+    negative |= static_cast<uint32_t>(_mm512_movepi64_mask(_mm512_loadu_si512(p + i))) << i;
+#elif defined(__AVX2__)
+  for (; i + 4 <= count; i += 4)
+    negative |= static_cast<uint32_t>(_mm256_movemask_pd(_mm256_loadu_pd(reinterpret_cast<const double*>(p + i)))) << i;
+#elif defined(__SSE2__)
+  for (; i + 2 <= count; i += 2)
+    negative |= static_cast<uint32_t>(_mm_movemask_pd(_mm_loadu_pd(reinterpret_cast<const double*>(p + i)))) << i;
+#endif
+  for (; i < count; ++i) negative |= static_cast<uint32_t>(p[i] < 0) << i;
+  return ~negative & (count >= 32 ? ~0u : (1u << count) - 1u);
+}
+
 // The sum of all lanes, in a fixed order.
 template <class T>
 inline T sum(Pack<T> a) {

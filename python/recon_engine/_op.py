@@ -78,6 +78,9 @@ class Op:
         kept: how many outputs are only for the backward kernel.
         reads: the positions of the outputs that the backward kernel reads; it gets None for the others, which may be
             changed in place and whose memory is not held. All by default.
+        writes_all: the backward kernel writes every entry of the gradients, which it gets uninitialised.
+        constants: names of floating-point inputs in which the kernel has no gradient. Where one requires a gradient the
+            reference computes the op.
 
     Half-precision inputs are computed in float32 under autocast and refused outside it.
     """
@@ -91,6 +94,8 @@ class Op:
         optional_grads: bool = False,
         kept: int = 0,
         reads: Sequence[int] | None = None,
+        writes_all: bool = False,
+        constants: Sequence[str] = (),
     ) -> None:
         forward_kernel = getattr(_C, name)
         backward_kernel = getattr(_C, name + "_backward", None)
@@ -99,6 +104,13 @@ class Op:
         count = 1 if single else len(_tuple_hint(outputs))
         shown = count - kept
         read = list(range(count)) if reads is None else list(reads)
+        constant = [list(hints).index(argument) for argument in constants]
+
+        def has_gradient(inputs: Sequence[Any]) -> list[bool]:
+            return [is_float(a) and i not in constant for i, a in enumerate(inputs)]
+
+        def variables(inputs: Sequence[Any]) -> list[Tensor]:
+            return [a for a, differentiable in zip(inputs, has_gradient(inputs)) if differentiable]
 
         def forward(*inputs: Any) -> Any:
             packed = _contiguous(inputs)
@@ -109,8 +121,8 @@ class Op:
         def backward(inputs: Sequence[Any], out: list[Tensor], grad_out: list[Tensor], needed: list[bool]) -> list[Any]:
             inputs = _contiguous(inputs)
             grads = [
-                torch.zeros_like(a) if need or not optional_grads else None
-                for a, need in zip((a for a in inputs if is_float(a)), needed)
+                None if optional_grads and not need else empty_output(a, a.shape) if writes_all else torch.zeros_like(a)
+                for a, need in zip(variables(inputs), needed)
             ]
             every: list[Tensor | None] = [None] * count
             for i, o in zip(read, out):
@@ -124,13 +136,14 @@ class Op:
         def compiled_backward(*args: Any) -> list[Tensor]:
             *inputs, out, grad_out, needed = args
             grads = backward(inputs, out, grad_out, needed)
-            floats = [a for a in inputs if is_float(a)]
-            return [a.new_empty(0) if g is None else g for a, g in zip(floats, grads)]
+            return [a.new_empty(0) if g is None else g for a, g in zip(variables(inputs), grads)]
 
         def fake_backward(*args: Any) -> list[Tensor]:
             *inputs, _, _, needed = args
-            floats = (a for a in inputs if is_float(a))
-            return [torch.zeros_like(a) if n or not optional_grads else a.new_empty(0) for a, n in zip(floats, needed)]
+            return [
+                torch.zeros_like(a) if need or not optional_grads else a.new_empty(0)
+                for a, need in zip(variables(inputs), needed)
+            ]
 
         arguments = ", ".join(f"{_SCHEMA_TYPES[hint]} {arg}" for arg, hint in hints.items())
         returns = "Tensor" if single else "(" + ", ".join(["Tensor"] * count) + ")"
@@ -159,18 +172,20 @@ class Op:
                 saved = list(ctx.saved_tensors)
                 inputs = [saved.pop(0) if is_tensor else a for is_tensor, a in zip(ctx.is_tensor, ctx.others)]
                 grads_of_floats = [grad_out[i] for i in ctx.differentiable]
-                needed = [need for need, a in zip(ctx.needs_input_grad, inputs) if is_float(a)]
+                differentiable = has_gradient(inputs)
+                needed = [need for need, a in zip(ctx.needs_input_grad, differentiable) if a]
                 if torch.compiler.is_compiling():
                     grads = iter(backward_op(*inputs, saved, grads_of_floats, needed))
                 else:
                     grads = iter(backward(inputs, saved, grads_of_floats, needed))
-                every = [next(grads) if is_float(a) else None for a in inputs]
+                every = [next(grads) if a else None for a in differentiable]
                 return tuple(g if need else None for g, need in zip(every, ctx.needs_input_grad))
 
         self.name, self.reference = name, reference
         self._forward, self._forward_op, self._function = forward, forward_op, Function
         self._differentiable = backward_kernel is not None
         self._shown = shown if kept else None
+        self._constant = constant
         _ops[name] = self
 
     def __call__(self, *inputs: Any) -> Any:
@@ -181,11 +196,11 @@ class Op:
         device = devices[0] if devices else "cpu"
         if device in ("cpu", "cuda") and torch.is_autocast_enabled(device):
             inputs = tuple(a.float() if is_float(a) and a.dtype.itemsize < 4 else a for a in inputs)
-        if (
-            self._differentiable
-            and torch.is_grad_enabled()
-            and any(isinstance(a, Tensor) and a.requires_grad for a in inputs)
-        ):
+        requires = [isinstance(a, Tensor) and a.requires_grad for a in inputs]
+        if self._differentiable and torch.is_grad_enabled() and any(requires):
+            if any(requires[i] for i in self._constant):
+                with torch.autocast(device, enabled=False):
+                    return self.reference(*inputs)
             return self._without_kept(self._function.apply(*inputs))
         return self._without_kept((self._forward_op if torch.compiler.is_compiling() else self._forward)(*inputs))
 

@@ -25,9 +25,7 @@ def _inputs(K, dtype=torch.float32, device="cpu", C=3, packed=False):
 def _fixed(inputs, sigma=SOFT[0], gamma=SOFT[1]):
     """The op as a function of what its kernel differentiates."""
     _, pix_to_face, _, _, planes, background = inputs
-    return lambda colors, zbuf, dists: softmax_blend(
-        colors, pix_to_face, zbuf, dists, planes, background, sigma, gamma
-    )
+    return lambda colors, zbuf, dists: softmax_blend(colors, pix_to_face, zbuf, dists, planes, background, sigma, gamma)
 
 
 @pytest.mark.parametrize("K", [1, 3, 8, 17, 50])
@@ -119,7 +117,9 @@ def test_noncontiguous(device):
 
 def test_empty(device):
     colors, pix_to_face, zbuf, dists, planes, background = _inputs(3, device=device)
-    none = softmax_blend(colors[..., :0, :], pix_to_face[..., :0], zbuf[..., :0], dists[..., :0], planes, background, *SOFT)
+    none = softmax_blend(
+        colors[..., :0, :], pix_to_face[..., :0], zbuf[..., :0], dists[..., :0], planes, background, *SOFT
+    )
     assert (none[..., 3] == 0).all()
     assert (none[..., :3] == background).all()
     assert softmax_blend(colors[:0], pix_to_face[:0], zbuf[:0], dists[:0], planes[:0], background, *SOFT).shape[0] == 0

@@ -1,4 +1,6 @@
 // One pixel after the other, a register of its K faces at a time.
+#include <algorithm>
+
 #include "math/blend.h"
 #include "ops/sigmoid_alpha_blend/kernels.h"
 
@@ -10,17 +12,13 @@ namespace {
 // Lanes k, k+1, ... of one pixel: distances, and a mask of those that hold a face.
 template <class T>
 Mask<T> load_faces(const SigmoidAlphaBlend<T>& p, int64_t at, int64_t count, Pack<T>& dist) {
-  uint32_t valid = 0;
-  if (count >= Pack<T>::lanes) {
+  const int n = static_cast<int>(std::min<int64_t>(count, Pack<T>::lanes));
+  const uint32_t valid = non_negative(p.pix_to_face + at, n);
+  dist = Pack<T>(T(0));
+  if (n == Pack<T>::lanes)
     dist = Pack<T>::load(p.dists + at);
-    for (int i = 0; i < Pack<T>::lanes; ++i) valid |= static_cast<uint32_t>(p.pix_to_face[at + i] >= 0) << i;
-  } else {
-    dist = Pack<T>(T(0));
-    for (int i = 0; i < count; ++i) {
-      dist.raw[i] = p.dists[at + i];
-      valid |= static_cast<uint32_t>(p.pix_to_face[at + i] >= 0) << i;
-    }
-  }
+  else
+    for (int i = 0; i < n; ++i) dist.raw[i] = p.dists[at + i];
   return Mask<T>::of_bits(valid);
 }
 
@@ -50,7 +48,8 @@ template <class T>
 void sigmoid_alpha_blend_backward_range(const SigmoidAlphaBlend<T>& p, int64_t begin, int64_t end) {
   for (int64_t pixel = begin; pixel < end; ++pixel) {
     const T scale = p.grad_clear[pixel] * clear_dist_gradient(p.clear[pixel], T(1), p.sigma);
-    if (scale == T(0)) continue;  // the gradient starts at zero
+    std::fill(p.grad_dists + pixel * p.K, p.grad_dists + (pixel + 1) * p.K, T(0));
+    if (scale == T(0)) continue;
     for (int64_t k = 0; k < p.K; k += Pack<T>::lanes) {
       Pack<T> dist;
       const int64_t at = pixel * p.K + k, count = p.K - k;

@@ -13,9 +13,10 @@ struct BlendPixel {
   RECON_HD void operator()(int64_t pixel) const {
     if (backward) {
       const T scale = p.grad_clear[pixel] * clear_dist_gradient(p.clear[pixel], T(1), p.sigma);
-      if (scale == T(0)) return;
-      for (int64_t at = pixel * p.K; at < (pixel + 1) * p.K; ++at)
-        if (p.pix_to_face[at] >= 0) p.grad_dists[at] = scale * coverage(p.dists[at], p.sigma);
+      for (int64_t at = pixel * p.K; at < (pixel + 1) * p.K; ++at) {
+        const bool is_face = scale != T(0) && p.pix_to_face[at] >= 0;
+        p.grad_dists[at] = is_face ? scale * coverage(p.dists[at], p.sigma) : T(0);
+      }
       return;
     }
     T clear(1);

@@ -12,7 +12,7 @@ struct SigmoidAlphaBlend {
   T sigma;
   T* clear;             // P
   const T* grad_clear;  // P, backward only
-  T* grad_dists;        // P K, backward only
+  T* grad_dists;        // P K, backward only; every entry is written
   int64_t K;
 };
 

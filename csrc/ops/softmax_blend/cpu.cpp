@@ -71,18 +71,23 @@ class PixelWeights {
  private:
   // Entries at, at + 1, ... of the K buffers and a mask of those that hold a face.
   Mask<T> load(int64_t at, int64_t count, V& dist, V& z) const {
-    uint32_t face = 0;
     const int n = static_cast<int>(std::min<int64_t>(count, V::lanes));
-    for (int i = 0; i < n; ++i) face |= static_cast<uint32_t>(p_.pix_to_face[at + i] >= 0) << i;
+    const Mask<T> face = Mask<T>::of_bits(non_negative(p_.pix_to_face + at, n));
+    if (!any(face)) return face;
     dist = z = V(T(0));
     if (n == V::lanes) {
       dist = V::load(p_.dists + at), z = V::load(p_.zbuf + at);
     } else {
       for (int i = 0; i < n; ++i) dist.raw[i] = p_.dists[at + i], z.raw[i] = p_.zbuf[at + i];
     }
-    return Mask<T>::of_bits(face);
+    return face;
   }
 };
+
+template <class T>
+inline void set_zero(T* data, int64_t first, int64_t n) {
+  if (data) std::fill(data + first, data + first + n, T(0));
+}
 
 }  // namespace
 
@@ -109,7 +114,6 @@ void softmax_blend_backward_range(const SoftmaxBlend<T>& p, int64_t begin, int64
   for (int64_t pixel = begin; pixel < end; ++pixel) {
     const T *image = p.image + pixel * (p.C + 1), *grad = p.grad_image + pixel * (p.C + 1);
     const int64_t first = pixel * p.K;
-    if (std::all_of(p.pix_to_face + first, p.pix_to_face + first + p.K, [](int64_t f) { return f < 0; })) continue;
     w.compute(pixel);
     const T* planes = p.planes + pixel / p.pixels_per_image * 2;
     const T depth_per_z = T(-1) / (planes[1] - planes[0]);
@@ -119,6 +123,8 @@ void softmax_blend_backward_range(const SoftmaxBlend<T>& p, int64_t begin, int64
       through_nearest -= grad[c] * (p.background[c] - image[c]) * inverse_total * w.background * inverse_gamma;
     if (w.background <= static_cast<T>(blend_epsilon)) through_nearest = T(0);
     int64_t nearest_k = -1;
+    set_zero(p.grad_colors, first * p.C, p.K * p.C), set_zero(p.grad_zbuf, first, p.K);
+    set_zero(p.grad_dists, first, p.K);
     for (int64_t k = 0; k < w.used; ++k) {
       if (p.pix_to_face[first + k] < 0) continue;
       if (nearest_k < 0 && w.depth[k] == w.nearest) nearest_k = k;

@@ -63,7 +63,12 @@ struct BlendPixel {
         through_nearest -= grad[c] * (p.background[c] - image[c]) / s.total * s.background / p.gamma;
     for (int64_t k = 0; k < p.K; ++k) {
       const int64_t at = pixel * p.K + k;
-      if (p.pix_to_face[at] < 0) continue;
+      if (p.pix_to_face[at] < 0) {
+        if (p.grad_zbuf) p.grad_zbuf[at] = T(0);
+        if (p.grad_dists) p.grad_dists[at] = T(0);
+        for (int64_t c = 0; p.grad_colors && c < p.C; ++c) p.grad_colors[at * p.C + c] = T(0);
+        continue;
+      }
       const T w = weight(at, planes, s.nearest), cover = coverage(p.dists[at], p.sigma);
       T q(0);
       for (int64_t c = 0; c < p.C; ++c) q += grad[c] * (p.colors[at * p.C + c] - image[c]);

@@ -15,7 +15,8 @@ struct SoftmaxBlend {
   T sigma, gamma;
   T* image;                                 // P C+1
   const T* grad_image;                      // P C+1, backward only
-  T *grad_colors, *grad_zbuf, *grad_dists;  // as colors, zbuf, dists; backward only, each may be null
+  T *grad_colors, *grad_zbuf, *grad_dists;  // as colors, zbuf, dists; backward only, each may be null;
+                                            // every entry is written
   int64_t K, C, pixels_per_image;
 };
 

@@ -76,7 +76,7 @@ RECON_OP(softmax_blend,
 void softmax_blend_backward(Tensor colors, Tensor pix_to_face, Tensor zbuf, Tensor dists, Tensor planes,
                             Tensor background, double sigma, double gamma, Tensor image, Tensor grad_image,
                             std::optional<Tensor> grad_colors, std::optional<Tensor> grad_zbuf,
-                            std::optional<Tensor> grad_dists, std::optional<Tensor>, std::optional<Tensor>) {
+                            std::optional<Tensor> grad_dists) {
   dispatch_float(colors.dtype, [&](auto number) {
     using T = decltype(number);
     auto p = arguments<T>(colors, pix_to_face, zbuf, dists, planes, background, sigma, gamma, image);
@@ -90,6 +90,6 @@ void softmax_blend_backward(Tensor colors, Tensor pix_to_face, Tensor zbuf, Tens
 RECON_OP(softmax_blend_backward,
          "colors: N H W K C, pix_to_face: i64 N H W K, zbuf: N H W K, dists: N H W K, planes: N 2, background: C, "
          "sigma: real>0, gamma: real>0, image: N H W D, grad_image: N H W D, grad_colors?: N H W K C, "
-         "grad_zbuf?: N H W K, grad_dists?: N H W K, grad_planes?: N 2, grad_background?: C");
+         "grad_zbuf?: N H W K, grad_dists?: N H W K");
 
 }  // namespace recon

@@ -33,4 +33,4 @@ def _outputs(dists: Tensor, pix_to_face: Tensor, sigma: float) -> Tensor:
     return dists.new_empty(dists.shape[:-1])
 
 
-_sigmoid_alpha_blend = Op("sigmoid_alpha_blend", _outputs, _reference)
+_sigmoid_alpha_blend = Op("sigmoid_alpha_blend", _outputs, _reference, writes_all=True)

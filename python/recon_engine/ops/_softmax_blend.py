@@ -42,11 +42,7 @@ def softmax_blend(
     References:
         Liu et al., Soft Rasterizer, ICCV 2019, equations 1 to 3.
     """
-    arguments = (colors, pix_to_face, zbuf, dists, planes, background, float(sigma), float(gamma))
-    # The kernel has no gradient in what is shared by all pixels: hardly anyone asks for it.
-    if torch.is_grad_enabled() and (planes.requires_grad or background.requires_grad):
-        return _reference(*arguments)
-    return _softmax_blend(*arguments)
+    return _softmax_blend(colors, pix_to_face, zbuf, dists, planes, background, float(sigma), float(gamma))
 
 
 def _reference(
@@ -87,4 +83,11 @@ def _outputs(
     return empty_output(colors, (N, H, W, C + 1))
 
 
-_softmax_blend = Op("softmax_blend", _outputs, _reference, optional_grads=True)
+_softmax_blend = Op(
+    "softmax_blend",
+    _outputs,
+    _reference,
+    optional_grads=True,
+    writes_all=True,
+    constants=["planes", "background"],  # hardly anyone asks for their gradients
+)

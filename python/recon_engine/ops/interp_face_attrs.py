@@ -40,7 +40,7 @@ def interpolate_face_attributes(pix_to_face: Tensor, barycentric_coords: Tensor,
     w0, w1, w2 = barycentric_coords.reshape(-1, 3, 1).index_select(0, shown).unbind(1)
     a0, a1, a2 = face_attributes.index_select(0, faces.index_select(0, shown)).unbind(1)
     values = w0 * a0 + w1 * a1 + w2 * a2
-    flat = values.new_zeros((faces.shape[0], D)).index_copy(0, shown, values)
+    flat = values.new_zeros((faces.shape[0], D)).index_copy_(0, shown, values)
     return flat.view(*pix_to_face.shape, D)
 
 
