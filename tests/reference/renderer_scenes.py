@@ -307,7 +307,33 @@ def shader_scene(lib: SimpleNamespace, name: str) -> dict[str, torch.Tensor]:
     return out
 
 
-RENDERS = ("phong", "soft_phong", "silhouette", "silhouette_wide", "orthographic", "flat_uv", "near_plane", "culled")
+def splatter_scene(lib: SimpleNamespace, name: str) -> dict[str, torch.Tensor]:
+    """Splatted colours: one layer with holes, or three that cover everything; both with gradients.
+
+    Not where neighbours differ in their layers: there PyTorch3D confuses rows with columns.
+    """
+    N, H, W = 2, 5, 6
+    K = 1 if name == "edge" else 3
+    cameras = lib.renderer.FoVPerspectiveCameras(fov=torch.tensor([50.0, 70.0]))
+    x, y = (W - 2 * torch.arange(W) - 1) / H, (H - 2 * torch.arange(H) - 1) / H
+    xy = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None, :, :, None].expand(N, H, W, K, 2)
+    depth = 2 + 2 * torch.arange(K) + 0.1 * uniform(40, N, H, W, K)
+    points = cameras.unproject_points(torch.cat((xy, depth[..., None]), dim=-1).reshape(N, -1, 3))
+    points = points.reshape(N, H, W, K, 3).requires_grad_()
+    colors = uniform(41, N, H, W, K, 3, low=0.0).requires_grad_()
+    hidden = uniform(42, N, H, W, K) > (0.2 if name == "edge" else 2.0)
+    params = lib.renderer.BlendParams(sigma=0.5, background_color=(0.1, 0.2, 0.3))
+    image = lib.renderer.SplatterBlender((N, H, W, K), "cpu")(colors, points, cameras, hidden, params)
+    grads = torch.autograd.grad((image * uniform(43, *image.shape)).sum(), (colors, points))
+    return {"image": image, "grad0": grads[0], "grad1": grads[1]}
+
+
+SPLATTER = ("edge", "layers")
+
+RENDERS = (
+    *("phong", "soft_phong", "silhouette", "silhouette_wide", "orthographic", "flat_uv", "near_plane", "culled"),
+    "splatter",
+)
 
 
 def render_scene(lib: SimpleNamespace, name: str) -> dict[str, torch.Tensor]:
@@ -342,6 +368,9 @@ def render_scene(lib: SimpleNamespace, name: str) -> dict[str, torch.Tensor]:
     elif name == "near_plane":
         R, T = r.look_at_view_transform(1.0, torch.tensor([25.0, -20.0]), torch.tensor([30.0, 100.0]))
         cameras = r.FoVPerspectiveCameras(R=R, T=T, znear=0.4)
+    elif name == "splatter":
+        settings.update(faces_per_pixel=1)
+        shader = r.SplatterPhongShader(cameras=cameras, lights=lights, blend_params=r.BlendParams(sigma=0.5))
     elif name == "culled":
         settings.update(cull_backfaces=True, image_size=(30, 16))
     renderer = r.MeshRendererWithFragments(r.MeshRasterizer(cameras, r.RasterizationSettings(**settings)), shader)
@@ -364,6 +393,7 @@ def all_scenes() -> dict[str, tuple[Any, tuple[str, ...]]]:
         "lighting": (lighting_scene, ()),
         **{f"textures/{kind}": (texture_scene, (kind,)) for kind in TEXTURE_KINDS},
         "blending": (blending_scene, ()),
+        **{f"splatter/{name}": (splatter_scene, (name,)) for name in SPLATTER},
         **{f"shaders/{name}": (shader_scene, (name,)) for name in SHADERS},
         **{f"renders/{name}": (render_scene, (name,)) for name in RENDERS},
     }

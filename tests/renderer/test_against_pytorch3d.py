@@ -24,11 +24,14 @@ SHADERS = (
     "HardDepthShader",
     "SoftDepthShader",
 )
-RENDERS = ("phong", "soft_phong", "silhouette", "silhouette_wide", "orthographic", "flat_uv", "near_plane", "culled")
+RENDERS = (
+    *("phong", "soft_phong", "silhouette", "silhouette_wide", "orthographic", "flat_uv", "near_plane", "culled"),
+    "splatter",
+)
 POINTWISE = (
     *(f"cameras/{kind}" for kind in CAMERAS),
     *(f"fisheye/{which}" for which in FISHEYE),
-    *("look_at", "lighting", "blending"),
+    *("look_at", "lighting", "blending", "splatter/edge", "splatter/layers"),
     *(f"textures/{kind}" for kind in TEXTURES),
     *(f"shaders/{name}" for name in SHADERS),
 )

@@ -32,6 +32,7 @@ from .mesh import (
     SoftGouraudShader,
     SoftPhongShader,
     SoftSilhouetteShader,
+    SplatterPhongShader,
     Textures,
     TexturesAtlas,
     TexturesUV,
@@ -41,6 +42,7 @@ from .mesh import (
     phong_shading,
     rasterize_meshes,
 )
+from .splatter_blend import SplatterBlender
 from .utils import (
     TensorProperties,
     convert_to_tensors_and_broadcast,
@@ -73,6 +75,8 @@ __all__ = [
     "SoftGouraudShader",
     "SoftPhongShader",
     "SoftSilhouetteShader",
+    "SplatterBlender",
+    "SplatterPhongShader",
     "TensorProperties",
     "Textures",
     "TexturesAtlas",

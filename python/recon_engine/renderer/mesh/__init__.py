@@ -14,6 +14,7 @@ from .shader import (
     SoftGouraudShader,
     SoftPhongShader,
     SoftSilhouetteShader,
+    SplatterPhongShader,
     TexturedSoftPhongShader,
 )
 from .shading import gouraud_shading, phong_shading
@@ -33,6 +34,7 @@ __all__ = [
     "SoftGouraudShader",
     "SoftPhongShader",
     "SoftSilhouetteShader",
+    "SplatterPhongShader",
     "TexturedSoftPhongShader",
     "Textures",
     "TexturesAtlas",

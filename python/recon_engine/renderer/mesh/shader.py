@@ -13,9 +13,10 @@ from recon_engine.common.datatypes import Device
 from ..blending import BlendParams, hard_rgb_blend, sigmoid_alpha_blend, softmax_rgb_blend
 from ..lighting import PointLights
 from ..materials import Materials
+from ..splatter_blend import SplatterBlender
 from ..utils import TensorProperties
 from .rasterizer import Fragments
-from .shading import flat_shading, gouraud_shading, phong_shading
+from .shading import _phong_shading_with_pixels, flat_shading, gouraud_shading, phong_shading
 
 
 class ShaderBase(nn.Module):
@@ -165,6 +166,37 @@ class SoftSilhouetteShader(nn.Module):
         N, H, W, _, _ = fragments.bary_coords.shape
         white = fragments.bary_coords.new_ones(()).expand(N, H, W, 1, 3)
         return sigmoid_alpha_blend(white, fragments, kwargs.get("blend_params", self.blend_params))
+
+
+class SplatterPhongShader(ShaderBase):
+    """Lighting at each pixel; colours are splatted on neighbouring pixels, which gives edges their gradients.
+
+    Made for rasterisation without blur: gradients reach the vertices through their positions in the image only. Choose
+    `BlendParams(sigma=0.5)`, in pixels.
+
+    References:
+        Cole et al., Differentiable Surface Rendering via Non-Differentiable Sampling, ICCV 2021.
+    """
+
+    def forward(self, fragments: Fragments, meshes: Any, **kwargs: Any) -> Tensor:
+        """Return RGBA images, (N, H, W, 4)."""
+        scene, blend_params = self._scene(kwargs), self._blend_params(kwargs)
+        self.check_blend_params(blend_params)
+        texels = meshes.sample_textures(fragments)
+        colors, points = _phong_shading_with_pixels(meshes, fragments.detach(), texels=texels, **scene)
+        N, H, W, K, _ = colors.shape
+        blender = SplatterBlender((N, H, W, K), colors.device)
+        image: Tensor = blender(colors, points, scene["cameras"], fragments.pix_to_face < 0, blend_params)
+        return image
+
+    def check_blend_params(self, blend_params: BlendParams) -> None:
+        """Warn unless sigma is 0.5, the only value that is usual."""
+        if blend_params.sigma != 0.5:
+            warnings.warn(
+                f"SplatterPhongShader received sigma={blend_params.sigma}. Its unit is the pixel: use "
+                "BlendParams(sigma=0.5) unless you know that you want another one.",
+                stacklevel=2,
+            )
 
 
 class HardDepthShader(ShaderBase):

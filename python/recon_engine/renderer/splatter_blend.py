@@ -1,0 +1,134 @@
+"""Blending by splatting: every pixel spreads its colour over its neighbours, so that edges have gradients."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recon_engine.common.datatypes import Device
+
+from .blending import BlendParams, _background
+
+_EXCESS = 0.05
+"""How much the nine weights exceed 1, so that inside surfaces their normalisation carries gradients (section 3.3.1)."""
+
+
+class SplatterBlender(nn.Module):
+    """Splats each of K layers of fragments on 3 x 3 pixels and composes what lies behind, on and before the surface.
+
+    References:
+        Cole et al., Differentiable Surface Rendering via Non-Differentiable Sampling, ICCV 2021.
+    """
+
+    def __init__(self, input_shape: tuple[int, int, int, int], device: Device) -> None:
+        """Nothing is prepared: inputs of any shape on any device can be blended.
+
+        Args:
+            input_shape: (N, H, W, K), kept as an attribute.
+            device: accepted for compatibility.
+        """
+        super().__init__()
+        self.input_shape = tuple(input_shape)
+
+    def forward(
+        self,
+        colors: Tensor,
+        pixel_coords_cameras: Tensor,
+        cameras: Any,
+        background_mask: Tensor,
+        blend_params: BlendParams,
+    ) -> Tensor:
+        """Blend.
+
+        With d the vector from a pixel to a neighbour, in pixels, and e how far the neighbour's surface point lies from
+        the neighbour's centre (0 except for derivatives), the weight is proportional to exp(-|d - e|^2 / (2 sigma^2)).
+
+        Args:
+            colors: (N, H, W, K, C) colours of the K nearest faces.
+            pixel_coords_cameras: (N, H, W, K, 3) positions of the fragments in the world, interpolated from vertices
+                with constant barycentric coordinates: they carry the gradient.
+            cameras: batch of N or 1.
+            background_mask: (N, H, W, K), True where there is no face.
+            blend_params: sigma in pixels, usually 0.5, and the background colour.
+
+        Returns:
+            (N, H, W, C + 1) colours and alpha. Differentiable in colors, pixel_coords_cameras and the cameras.
+        """
+        _check(colors, pixel_coords_cameras, background_mask, blend_params)
+        N, H, W, K, C = colors.shape
+        points = pixel_coords_cameras.reshape(N, -1, 3)
+        # Without the flip of x and y, in which the point moves against the order of the pixels.
+        screen = cameras.transform_points_screen(points, image_size=(H, W), with_xyflip=False)
+        screen = screen.reshape(N, H, W, K, 3).masked_fill(background_mask[..., None], 1.0)
+        shift = screen[..., :2] - screen[..., :2].detach().floor() - 0.5
+        depth = screen[..., 2].detach()
+        rgba = torch.cat((colors, torch.ones_like(colors[..., :1])), dim=-1)
+        rgba = rgba.masked_fill(background_mask[..., None], 0.0)
+
+        layers = torch.arange(K, device=colors.device)
+        scale = (1 + _EXCESS) / sum(float(_kernel(d, blend_params.sigma)) for d in _DIRECTIONS)
+        sums = [rgba.new_zeros(N, H, W, C + 1) for _ in range(3)]
+        neighbors = zip(_DIRECTIONS, _neighbors(rgba), _neighbors(shift), _neighbors(depth[..., None]), strict=True)
+        for direction, rgba_p, shift_p, depth_p in neighbors:
+            to_point = shift_p.new_tensor(direction) - shift_p
+            splats = scale * _kernel(to_point, blend_params.sigma)[..., None] * rgba_p
+            surface = _surface_layer(depth, depth_p[..., 0])
+            for i, chosen in enumerate((layers > surface, layers == surface, layers < surface)):
+                sums[i] = sums[i] + (splats * chosen[..., None]).sum(dim=-2)
+        background = _background(blend_params, colors)
+        image = torch.cat((background, background.new_zeros(1))).expand(N, H, W, C + 1)
+        for total in sums:  # from the back to the front
+            # The sum of the weights is the sum of the alphas, as alpha is 1 or 0 before.
+            total = total / total[..., -1:].clamp(min=1.0)
+            image = total + (1 - total[..., -1:]) * image
+        return image
+
+
+_DIRECTIONS = tuple(itertools.product((-1.0, 0.0, 1.0), repeat=2))
+"""(x, y) from a pixel to the neighbours that splat on it, in columns and rows."""
+
+
+def _check(colors: Tensor, points: Tensor, mask: Tensor, blend_params: BlendParams) -> None:
+    if colors.ndim != 5:
+        raise ValueError(f"colors must have shape (N, H, W, K, C); got {tuple(colors.shape)}")
+    if points.shape != (*colors.shape[:4], 3):
+        raise ValueError(
+            f"pixel_coords_cameras must have shape {(*colors.shape[:4], 3)} like the colors; got {tuple(points.shape)}"
+        )
+    if mask.shape != colors.shape[:4] or mask.dtype != torch.bool:
+        raise ValueError(
+            f"background_mask must be boolean of shape {tuple(colors.shape[:4])} like the colors; "
+            f"got {mask.dtype} of shape {tuple(mask.shape)}"
+        )
+    if not float(blend_params.sigma) > 0.0:
+        raise ValueError(f"Only positive standard deviations make sense: BlendParams.sigma is {blend_params.sigma}")
+
+
+def _kernel(offset: Tensor | Sequence[float], sigma: float) -> Tensor:
+    """exp(-|offset|^2 / (2 sigma^2)) for offsets (..., 2)."""
+    offset = torch.as_tensor(offset, dtype=None if isinstance(offset, Tensor) else torch.float64)
+    return (offset.square().sum(-1) / (-2 * float(sigma) ** 2)).exp()
+
+
+def _neighbors(values: Tensor) -> Iterator[Tensor]:
+    """The values (N, H, W, K, D) of the neighbour of each pixel in each direction; 0 beyond the border."""
+    H, W = values.shape[1:3]
+    padded = F.pad(values, (0, 0, 0, 0, 1, 1, 1, 1))
+    for x, y in _DIRECTIONS:
+        yield padded[:, 1 + int(y) : 1 + int(y) + H, 1 + int(x) : 1 + int(x) + W]
+
+
+def _surface_layer(depth_q: Tensor, depth_p: Tensor) -> Tensor:
+    """Which layer of the neighbour p continues the front layer of q, (N, H, W, 1).
+
+    The front of one pixel is matched with the layer of the other one of the closest depth, whichever pair is closer. If
+    the front of p continues a hidden layer j of q, the number is -j: all of p lies behind the front of q.
+    """
+    q_to_p, layer_of_p = (depth_p - depth_q[..., :1]).abs().min(dim=-1, keepdim=True)
+    p_to_q, layer_of_q = (depth_p[..., :1] - depth_q).abs().min(dim=-1, keepdim=True)
+    return torch.where(p_to_q < q_to_p, -layer_of_q, layer_of_p)
