@@ -48,6 +48,15 @@ def test_csv_and_png(tmp_path):
     assert (tmp_path / "losses.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
+@pytest.fixture
+def _pythons_ctrl_c():
+    """A process started in the background ignores Ctrl-C; here it is to do what it does in a terminal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_pythons_ctrl_c")
 def test_ctrl_c_finishes_the_iteration_and_gives_the_signal_back():
     record, before = history(), signal.getsignal(signal.SIGINT)
     loop, finished = Loop(10, record), []
