@@ -7,31 +7,9 @@
 // Cost: proportional to the faces, plus the pixels that their blurred bounding boxes cover, plus the output.
 #include "core/op.h"
 #include "ops/rasterize_faces/kernels.h"
+#include "raster/arguments.h"
 
 namespace recon {
-
-namespace {
-
-template <class T>
-RasterInput<T> raster_input(Tensor verts, Tensor faces, Tensor first, Tensor count, std::optional<Tensor> neighbors,
-                            double blur_radius, bool perspective, bool clip, bool cull, const Tensor& image) {
-  return {verts.packed<T>(),
-          verts.shape[0],
-          faces.packed<int64_t>(),
-          faces.shape[0],
-          first.packed<int64_t>(),
-          count.packed<int64_t>(),
-          neighbors ? neighbors->packed<int64_t>() : nullptr,
-          image.shape[0],
-          image.shape[1],
-          image.shape[2],
-          static_cast<T>(blur_radius),
-          perspective,
-          clip,
-          cull};
-}
-
-}  // namespace
 
 void rasterize_faces(Tensor verts, Tensor faces, Tensor first, Tensor count, std::optional<Tensor> neighbors, int64_t,
                      int64_t, double blur_radius, int64_t, bool perspective, bool clip, bool cull, Tensor pix_to_face,

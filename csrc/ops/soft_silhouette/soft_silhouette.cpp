@@ -8,37 +8,16 @@
 // the last to count.
 #include "core/op.h"
 #include "ops/soft_silhouette/kernels.h"
+#include "raster/arguments.h"
 
 namespace recon {
-
-namespace {
-
-template <class T>
-RasterInput<T> raster_input(Tensor verts, Tensor faces, Tensor first, Tensor count, double blur_radius,
-                            bool perspective, bool clip, bool cull, const Tensor& image) {
-  return {verts.packed<T>(),
-          verts.shape[0],
-          faces.packed<int64_t>(),
-          faces.shape[0],
-          first.packed<int64_t>(),
-          count.packed<int64_t>(),
-          nullptr,
-          image.shape[0],
-          image.shape[1],
-          image.shape[2],
-          static_cast<T>(blur_radius),
-          perspective,
-          clip,
-          cull};
-}
-
-}  // namespace
 
 void soft_silhouette(Tensor verts, Tensor faces, Tensor first, Tensor count, int64_t, int64_t, double blur_radius,
                      int64_t K, double sigma, bool perspective, bool clip, bool cull, Tensor clear, Tensor last_face) {
   dispatch_float(verts.dtype, [&](auto number) {
     using T = decltype(number);
-    const auto in = raster_input<T>(verts, faces, first, count, blur_radius, perspective, clip, cull, clear);
+    const auto in =
+        raster_input<T>(verts, faces, first, count, std::nullopt, blur_radius, perspective, clip, cull, clear);
     const Silhouette<T> s = {clear.packed<T>(), last_face.packed<int32_t>(), nullptr,
                              nullptr,           static_cast<T>(sigma),       K};
     if (!verts.device.cuda) return RECON_SIMD_CALL(soft_silhouette_cpu, in, s);
@@ -57,7 +36,8 @@ void soft_silhouette_backward(Tensor verts, Tensor faces, Tensor first, Tensor c
                               Tensor clear, Tensor last_face, Tensor grad_clear, Tensor grad_verts) {
   dispatch_float(verts.dtype, [&](auto number) {
     using T = decltype(number);
-    const auto in = raster_input<T>(verts, faces, first, count, blur_radius, perspective, clip, cull, clear);
+    const auto in =
+        raster_input<T>(verts, faces, first, count, std::nullopt, blur_radius, perspective, clip, cull, clear);
     const Silhouette<T> s = {clear.packed<T>(),      last_face.packed<int32_t>(), grad_clear.packed<T>(),
                              grad_verts.packed<T>(), static_cast<T>(sigma),       K};
     if (!verts.device.cuda) return RECON_SIMD_CALL(soft_silhouette_backward_cpu, in, s);
