@@ -6,6 +6,7 @@ from recon_engine.ops._rasterize_faces import rasterize_faces as rasterize_faces
 from recon_engine.ops._sigmoid_alpha_blend import sigmoid_alpha_blend as sigmoid_alpha_blend
 from recon_engine.ops._soft_silhouette import soft_silhouette as soft_silhouette
 from recon_engine.ops._softmax_blend import softmax_blend as softmax_blend
+from recon_engine.ops.cameras_alignment import corresponding_cameras_alignment as corresponding_cameras_alignment
 from recon_engine.ops.interp_face_attrs import interpolate_face_attributes as interpolate_face_attributes
 from recon_engine.ops.knn import knn_gather as knn_gather
 from recon_engine.ops.knn import knn_points as knn_points
@@ -16,6 +17,7 @@ from recon_engine.ops.mesh_face_areas_normals import mesh_face_areas_normals as 
 from recon_engine.ops.mesh_filtering import taubin_smoothing as taubin_smoothing
 from recon_engine.ops.packed_to_padded import packed_to_padded as packed_to_padded
 from recon_engine.ops.packed_to_padded import padded_to_packed as padded_to_packed
+from recon_engine.ops.points_alignment import corresponding_points_alignment as corresponding_points_alignment
 from recon_engine.ops.sample_points_from_meshes import sample_points_from_meshes as sample_points_from_meshes
 from recon_engine.ops.subdivide_meshes import SubdivideMeshes as SubdivideMeshes
 from recon_engine.ops.utils import convert_pointclouds_to_tensor as convert_pointclouds_to_tensor
