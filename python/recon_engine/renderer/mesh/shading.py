@@ -9,6 +9,8 @@ from torch import Tensor
 
 from .textures import TexturesVertex
 
+_SPARSE = 0.5  # below this part of fragments with a face, only those are lit: soft renderings have a few per cent
+
 
 def _per_point(value: Tensor, points: Tensor) -> Tensor:
     """Reshape a property (N, C) so that it broadcasts over points (N, H, W, K, 3); packed points (P, 3) keep it."""
@@ -32,11 +34,18 @@ def _apply_lighting(
         diffuse: the shape of points.
         specular: the shape of points.
     """
+    return _light(points, normals, lights, cameras.get_camera_center(), materials)
+
+
+def _light(
+    points: Tensor, normals: Tensor, lights: Any, camera_position: Tensor, materials: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same, from the viewpoints (N or 1, 3), or (P, 3) for packed points."""
     diffuse = lights.diffuse(normals=normals, points=points)
     specular = lights.specular(
         normals=normals,
         points=points,
-        camera_position=cameras.get_camera_center(),
+        camera_position=camera_position,
         shininess=materials.shininess,
     )
     ambient = _per_point(materials.ambient_color * lights.ambient_color, points)
@@ -60,6 +69,46 @@ def _phong_shading_with_pixels(
     return (ambient + diffuse) * texels + specular, points
 
 
+def _light_shown(
+    meshes: Any, fragments: Any, shown: Tensor, lights: Any, cameras: Any, materials: Any
+) -> tuple[Tensor, Tensor]:
+    """The factor of the texture and the specular colour, computed only where there is a face and once elsewhere.
+
+    Args:
+        meshes: N meshes in the world.
+        fragments: the output of the rasteriser.
+        shown: (P,) flat indices of the fragments that show a face.
+        lights: batch of N or 1.
+        cameras: batch of N or 1.
+        materials: batch of N or 1.
+
+    Returns:
+        Two tensors (N, H, W, K, 3), equal to those of `_apply_lighting`.
+    """
+    from recon_engine.ops.interp_face_attrs import interpolate_face_attributes
+
+    shape = fragments.pix_to_face.shape
+    N, per_image = shape[0], shape[1:].numel()
+    attributes = torch.cat((meshes.verts_packed(), meshes.verts_normals_packed()), dim=-1)[meshes.faces_packed()]
+    faces = fragments.pix_to_face.reshape(-1).index_select(0, shown).view(1, 1, -1, 1)
+    bary = fragments.bary_coords.reshape(-1, 3).index_select(0, shown).view(1, 1, -1, 1, 3)
+    # N last rows of zeros: what all fragments of an image without a face have in common.
+    rows = torch.cat((interpolate_face_attributes(faces, bary, attributes).view(-1, 6), attributes.new_zeros(N, 6)))
+    center = cameras.get_camera_center()
+    if N > 1:
+        image_of_row = torch.cat((shown // per_image, torch.arange(N, device=shown.device)))
+        lights, materials = (properties.clone().gather_props(image_of_row) for properties in (lights, materials))
+        center = center.index_select(0, image_of_row) if len(center) > 1 else center
+    ambient, diffuse, specular = _light(rows[:, :3], rows[:, 3:], lights, center, materials)
+
+    def spread(values: Tensor) -> Tensor:
+        empty = values[len(shown) :].view(N, 1, 1, 1, 3).expand(*shape, 3)
+        every = empty.clone(memory_format=torch.contiguous_format)
+        return every.view(-1, 3).index_copy_(0, shown, values[: len(shown)]).view_as(empty)
+
+    return spread(ambient + diffuse), spread(specular)
+
+
 def phong_shading(meshes: Any, fragments: Any, lights: Any, cameras: Any, materials: Any, texels: Tensor) -> Tensor:
     """Colours with lighting at each pixel, from interpolated positions and vertex normals.
 
@@ -74,7 +123,13 @@ def phong_shading(meshes: Any, fragments: Any, lights: Any, cameras: Any, materi
     Returns:
         (N, H, W, K, C): (ambient + diffuse) texels + specular. Differentiable.
     """
-    return _phong_shading_with_pixels(meshes, fragments, lights, cameras, materials, texels)[0]
+    shown = (fragments.pix_to_face.reshape(-1) >= 0).nonzero()[:, 0]
+    # Batches that do not match are refused where they are broadcast.
+    is_matching = all(len(properties) in (1, len(meshes)) for properties in (lights, cameras, materials))
+    if not is_matching or len(shown) >= _SPARSE * fragments.pix_to_face.numel():
+        return _phong_shading_with_pixels(meshes, fragments, lights, cameras, materials, texels)[0]
+    factor, specular = _light_shown(meshes, fragments, shown, lights, cameras, materials)
+    return factor * texels + specular
 
 
 def gouraud_shading(meshes: Any, fragments: Any, lights: Any, cameras: Any, materials: Any) -> Tensor:
