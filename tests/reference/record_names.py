@@ -1,0 +1,73 @@
+"""Records the public names and signatures of PyTorch3D's mesh renderer into renderer_names.json.
+
+Run it with PyTorch3D 0.7.9: `python tests/reference/record_names.py`. Only names, parameter names, kinds and simple
+defaults are kept.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+MODULES = (
+    "renderer",
+    *(f"renderer.{name}" for name in ("blending", "camera_conversions", "camera_utils", "cameras", "fisheyecameras")),
+    *(f"renderer.{name}" for name in ("lighting", "materials", "splatter_blend", "utils", "mesh")),
+    *(f"renderer.mesh.{name}" for name in ("clip", "rasterize_meshes", "rasterizer", "renderer", "shader", "shading")),
+    *(f"renderer.mesh.{name}" for name in ("textures", "utils")),
+)
+
+
+def signature(value: Any) -> list[list[str]] | None:
+    """[name, kind, default] of each parameter; defaults that are not plain values are "...", none is ""."""
+    try:
+        parameters = inspect.signature(value).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    return [[p.name, p.kind.name, _default(p.default)] for p in parameters]
+
+
+def _default(value: Any) -> str:
+    if value is inspect.Parameter.empty:
+        return ""
+    plain = value is None or isinstance(value, (bool, int, float, str, tuple))
+    return repr(value) if plain else "..."
+
+
+def public_names(library: str, module_name: str) -> dict[str, Any]:
+    """The names that a module of `library` offers: its own, and for packages all that they export."""
+    module = importlib.import_module(f"{library}.{module_name}")
+    names = {}
+    for name, value in vars(module).items():
+        if name.startswith("_") or isinstance(value, ModuleType):
+            continue
+        origin, is_package = str(getattr(value, "__module__", "")), hasattr(module, "__path__")
+        if not callable(value) or not (origin.startswith(f"{library}.") if is_package else origin == module.__name__):
+            continue
+        # What a package exports again is described where it is defined.
+        names[name] = {"signature": signature(value)} if is_package else describe(library, value)
+    return names
+
+
+def describe(library: str, value: Any) -> dict[str, Any]:
+    """The signature of a function, or the constructor and the methods of a class."""
+    if not inspect.isclass(value):
+        return {"signature": signature(value)}
+    methods = {
+        name: signature(method)
+        for cls in reversed(value.__mro__)
+        if cls.__module__.startswith(f"{library}.")
+        for name, method in vars(cls).items()
+        if not name.startswith("_") and inspect.isfunction(method)
+    }
+    return {"signature": signature(value), "methods": methods}
+
+
+if __name__ == "__main__":
+    recorded = {name: public_names("pytorch3d", name) for name in MODULES}
+    path = Path(__file__).with_name("renderer_names.json")
+    path.write_text(json.dumps(recorded, indent=None, separators=(",", ":"), sort_keys=True) + "\n")

@@ -1,0 +1,124 @@
+"""Every public name of PyTorch3D's mesh renderer exists here and can be called in the same way."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+
+REFERENCE = Path(__file__).parents[1] / "reference"
+NAMES = json.loads((REFERENCE / "renderer_names.json").read_text())
+MODULES = sorted(NAMES)
+
+POINTS = {
+    "AlphaCompositor",
+    "NormWeightedCompositor",
+    "PointsRasterizationSettings",
+    "PointsRasterizer",
+    "PointsRenderer",
+    "PulsarPointsRenderer",
+    "rasterize_points",
+}
+IMPLICIT = {
+    "AbsorptionOnlyRaymarcher",
+    "EmissionAbsorptionRaymarcher",
+    "GridRaysampler",
+    "HarmonicEmbedding",
+    "HeterogeneousRayBundle",
+    "ImplicitRenderer",
+    "MonteCarloRaysampler",
+    "MultinomialRaysampler",
+    "NDCGridRaysampler",
+    "NDCMultinomialRaysampler",
+    "RayBundle",
+    "VolumeRenderer",
+    "VolumeSampler",
+    "ray_bundle_to_ray_points",
+    "ray_bundle_variables_to_ray_points",
+}
+# OpenGL rendering exports nothing through these modules.
+NOT_YET_THERE = {f"renderer.{name}" for name in POINTS | IMPLICIT}
+
+# The abstract method takes nothing in PyTorch3D, unlike those of the classes derived from it, which agree.
+OTHER_SIGNATURE = {"renderer.mesh.textures.TexturesBase.sample_textures"}
+
+
+@pytest.fixture(scope="module")
+def recorder():
+    spec = importlib.util.spec_from_file_location("record_names", REFERENCE / "record_names.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def accepts(ours, theirs):
+    """Whether every call with their parameters [name, kind, default] works with ours, with the same defaults."""
+    if theirs is None or ours == theirs:
+        return True
+    if [kind for _, kind, _ in theirs] == ["VAR_KEYWORD"]:
+        return all(default or kind.startswith("VAR") for _, kind, default in ours)
+    extra = ours[len(theirs) :]
+    return ours[: len(theirs)] == theirs and all(default or kind.startswith("VAR") for _, kind, default in extra)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_name_is_there(module):
+    ours = importlib.import_module(f"recon_engine.{module}")
+    missing = {f"{module}.{name}" for name in NAMES[module] if not hasattr(ours, name)}
+    assert missing == {name for name in NOT_YET_THERE if name.rpartition(".")[0] == module}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_signature_accepts_the_same_calls(recorder, module):
+    ours = importlib.import_module(f"recon_engine.{module}")
+    wrong = []
+    for name, theirs in NAMES[module].items():
+        if f"{module}.{name}" in NOT_YET_THERE:
+            continue
+        described = recorder.describe("recon_engine", getattr(ours, name))
+        pairs = {name: (described["signature"], theirs["signature"])}
+        for method, signature in theirs.get("methods", {}).items():
+            path = f"{name}.{method}"
+            if method in described.get("methods", {}):
+                pairs[path] = (described["methods"][method], signature)
+            elif not inspect.isfunction(getattr(getattr(ours, name), method, None)):
+                wrong.append(f"{path} is missing")
+        wrong += [
+            f"{path}: {mine} instead of {signature}"
+            for path, (mine, signature) in pairs.items()
+            if f"{module}.{path}" not in OTHER_SIGNATURE and not accepts(mine, signature)
+        ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("package", ["renderer", "renderer.mesh"])
+def test_packages_list_what_they_export(package):
+    """`from ... import *` gives PyTorch3D's names."""
+    exported = set(importlib.import_module(f"recon_engine.{package}").__all__)
+    assert {name for name in NAMES[package] if f"{package}.{name}" not in NOT_YET_THERE} <= exported
+
+
+def test_the_record_holds_the_renderer():
+    assert {"renderer", "renderer.mesh", "renderer.mesh.shader", "renderer.fisheyecameras"} <= set(NAMES)
+    assert len(NAMES["renderer"]) > 60
+    assert "transform_points" in NAMES["renderer.cameras"]["FoVPerspectiveCameras"]["methods"]
+
+
+def test_the_comparison_sees_differences():
+    x, y = ["x", "POSITIONAL_OR_KEYWORD", ""], ["y", "POSITIONAL_OR_KEYWORD", "1"]
+    assert accepts([x, y], [x])
+    assert not accepts([x], [x, y])
+    assert not accepts([y, x], [x, y])
+    assert not accepts([x, ["y", "POSITIONAL_OR_KEYWORD", "2"]], [x, y])
+    assert not accepts([x, ["z", "POSITIONAL_OR_KEYWORD", ""]], [x])
+    assert not accepts([x], [["kwargs", "VAR_KEYWORD", ""]])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_live(recorder):
+    pytest.importorskip("pytorch3d.renderer", exc_type=ImportError)
+    assert {name: recorder.public_names("pytorch3d", name) for name in recorder.MODULES} == NAMES
