@@ -23,7 +23,7 @@ class BlendParams(NamedTuple):
 
 
 def _background(blend_params: BlendParams, colors: Tensor) -> Tensor:
-    background = torch.as_tensor(blend_params.background_color).to(colors)
+    background = torch.as_tensor(blend_params.background_color, dtype=colors.dtype, device=colors.device)
     if background.shape[-1:] != colors.shape[-1:]:
         raise ValueError(
             f"BlendParams.background_color must have {colors.shape[-1]} channels like the colors; "
