@@ -12,15 +12,18 @@ from typing import Any
 __version__ = "0.1.0"
 
 _SUBPACKAGES = ("common", "compat", "io", "loss", "methods", "ops", "renderer", "structures", "transforms", "utils")
+_QUICK = ("load", "render")
 
 
 def __getattr__(name: str) -> Any:
     if name in _SUBPACKAGES:
         return importlib.import_module(f"{__name__}.{name}")
+    if name in _QUICK:
+        return getattr(importlib.import_module(f"{__name__}.quick"), name)
     if name == "reference":
         return importlib.import_module(f"{__name__}._op").reference
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_SUBPACKAGES, "reference"])
+    return sorted([*globals(), *_SUBPACKAGES, *_QUICK, "reference"])
