@@ -17,7 +17,7 @@ from recon_engine.structures import Meshes
 _CLAY = (0.80, 0.77, 0.72)  # of surfaces without a texture
 _FOV = 30.0  # degrees
 _MARGIN = 1.05
-_SUPERSAMPLE = 2
+SUPERSAMPLE = 2
 
 
 def load(path: Path | str, device: torch.device | str = "cpu") -> Meshes:
@@ -100,7 +100,7 @@ def render(
         device=mesh.device,
     )
     settings = renderer.RasterizationSettings(
-        image_size=(H * _SUPERSAMPLE, W * _SUPERSAMPLE), blur_radius=0.0, faces_per_pixel=1
+        image_size=(H * SUPERSAMPLE, W * SUPERSAMPLE), blur_radius=0.0, faces_per_pixel=1
     )
     draw = renderer.MeshRenderer(
         renderer.MeshRasterizer(cameras, settings),
@@ -112,7 +112,7 @@ def render(
             blend_params=renderer.BlendParams(background_color=(0.0, 0.0, 0.0)),
         ),
     )
-    return _shrink(draw(mesh))[0]
+    return shrink(draw(mesh))[0]
 
 
 def _load_obj(path: Path, device: torch.device | str) -> Meshes:
@@ -179,11 +179,11 @@ def _with_texture(mesh: Meshes) -> Meshes:
     return mesh
 
 
-def _shrink(rgba: Tensor) -> Tensor:
-    """Average blocks of supersampled pixels, colours weighted by alpha."""
+def shrink(rgba: Tensor) -> Tensor:
+    """(N, H, W, 4): averages of blocks of supersampled pixels, colours weighted by alpha."""
     alpha = rgba[..., 3:].clamp(0, 1)
     premultiplied = torch.cat([rgba[..., :3].clamp(0, 1) * alpha, alpha], -1).permute(0, 3, 1, 2)
-    small = torch.nn.functional.avg_pool2d(premultiplied, _SUPERSAMPLE).permute(0, 2, 3, 1)
+    small = torch.nn.functional.avg_pool2d(premultiplied, SUPERSAMPLE).permute(0, 2, 3, 1)
     return torch.cat([small[..., :3] / small[..., 3:].clamp(min=1e-6), small[..., 3:]], -1)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recon_engine.quick import SUPERSAMPLE, shrink
 from recon_engine.renderer import (
     BlendParams,
     FoVPerspectiveCameras,
@@ -32,7 +33,6 @@ CLAY = (0.80, 0.77, 0.72)
 TARGET_ONLY = (230, 159, 0)  # the two colours and the grey stay apart for colour-blind readers (Okabe and Ito)
 RESULT_ONLY = (0, 114, 178)
 BOTH = (132, 140, 150)
-_SUPERSAMPLE = 2
 _CHUNK = 8  # views in one rendering: bounds the memory
 
 
@@ -65,7 +65,7 @@ def shaded(
     mesh = _flat(mesh)
     device = mesh.device
     R, T = look_at_view_transform(distance, torch.tensor(elevation), torch.tensor(azimuth), device=device)
-    raster = RasterizationSettings(image_size=size * _SUPERSAMPLE, blur_radius=0.0, faces_per_pixel=1)
+    raster = RasterizationSettings(image_size=size * SUPERSAMPLE, blur_radius=0.0, faces_per_pixel=1)
     pictures = []
     for r, t in zip(R.split(_CHUNK), T.split(_CHUNK), strict=True):
         cameras = FoVPerspectiveCameras(R=r, T=t, fov=fov, device=device)
@@ -86,7 +86,8 @@ def shaded(
         )
         renderer = MeshRenderer(MeshRasterizer(cameras, raster), shader)
         with torch.no_grad():
-            pictures.append(_shrink(renderer(mesh.extend(len(r)))))
+            small = shrink(renderer(mesh.extend(len(r))))
+            pictures.append((small * 255).round().to(torch.uint8).cpu().numpy())
     return np.concatenate(pictures)
 
 
@@ -103,15 +104,6 @@ def _flat(mesh: Meshes) -> Meshes:
         faces=[torch.arange(3 * len(faces), device=faces.device).reshape(-1, 3)],
         textures=TexturesVertex([colors[faces].reshape(-1, 3)]),
     )
-
-
-def _shrink(rgba: Tensor) -> np.ndarray:
-    """Average blocks of supersampled pixels, colours weighted by alpha."""
-    alpha = rgba[..., 3:].clamp(0, 1)
-    premultiplied = torch.cat([rgba[..., :3].clamp(0, 1) * alpha, alpha], -1).permute(0, 3, 1, 2)
-    small = torch.nn.functional.avg_pool2d(premultiplied, _SUPERSAMPLE).permute(0, 2, 3, 1)
-    straight = torch.cat([small[..., :3] / small[..., 3:].clamp(min=1e-6), small[..., 3:]], -1)
-    return (straight * 255).round().to(torch.uint8).cpu().numpy()
 
 
 def on_paper(rgba: np.ndarray) -> np.ndarray:
