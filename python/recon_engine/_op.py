@@ -63,7 +63,8 @@ class Op:
 
     By convention the kernels take, in this order,
         forward:   inputs, outputs
-        backward:  inputs, outputs, grad of each float output, grad of each float input (zeroed: accumulate into it)
+        backward:  inputs, outputs, grad of each float output, grad of each float input (zeroed: accumulate into it;
+                   see `reads`, `writes_all` and `constants` for what an op may leave out)
     The last `kept` outputs are notes of the forward kernel to the backward kernel: they have no gradient, and neither
     the caller nor the reference sees them.
     All tensors reach the kernels contiguous. A gradient that nobody needs is None in the backward kernel's arguments

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -63,9 +64,13 @@ def test_pictures_of_chapter_2(tmp_path, recon_data):
     ],
 )
 def test_pose_estimations_of_chapter_4(recon_data, program, mesh, stop):
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     printed = compat(program, str(recon_data / mesh), "200")
+    now = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime  # of one core, whatever else runs
     losses = [float(value) for value in re.findall(r"^loss (\S+)$", printed, re.MULTILINE)]
     assert losses[-1] < stop < losses[-2]
     assert losses[0] > 5 * stop
     # The camera starts 5.3 from where it should be.
     assert float(re.findall(r"^distance (\S+)$", printed, re.MULTILINE)[0]) < 0.15
+    assert seconds < 60
