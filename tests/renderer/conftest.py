@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import importlib
 import importlib.util
 import warnings
 from pathlib import Path
@@ -7,6 +9,8 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 
@@ -67,3 +71,46 @@ def assert_scene_equal(scenes, recorded):
             np.testing.assert_allclose(got[key], want, rtol=0, atol=tol * scale, err_msg=f"{name}: {key}")
 
     return check
+
+
+class _NoWait(TorchDispatchMode):
+    """Refuses every torch function that would wait for a device if the tensors were on one."""
+
+    WAITS = ("_local_scalar_dense", "item", "is_nonzero", "nonzero", "masked_select", "equal", "unique", "lift_fresh")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name, kwargs = func._schema.name.removeprefix("aten::"), kwargs or {}
+        is_mask = name in ("index", "index_put", "index_put_") and any(
+            index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
+        )
+        is_counted = name == "repeat_interleave" and kwargs.get("output_size") is None
+        if is_mask or is_counted or any(name == wait or name.startswith(f"{wait}_") for wait in self.WAITS):
+            raise AssertionError(f"{func} waits for a device, or copies numbers to it")
+        return func(*args, **kwargs)
+
+
+@pytest.fixture
+def as_on_cuda(monkeypatch):
+    """A function that makes a context in which CPU tensors take the path of CUDA."""
+
+    @contextlib.contextmanager
+    def enter():
+        with monkeypatch.context() as patched:
+            for name in ("clip", "rasterize_meshes", "rasterizer"):
+                module = importlib.import_module(f"recon_engine.renderer.mesh.{name}")
+                patched.setattr(module, "look_is_free", lambda tensor: False)
+            yield
+
+    return enter
+
+
+@pytest.fixture
+def never_waits(as_on_cuda):
+    """The same, and whatever would wait for the device there raises."""
+
+    @contextlib.contextmanager
+    def enter():
+        with as_on_cuda(), _NoWait():
+            yield
+
+    return enter

@@ -67,3 +67,9 @@ def test_recorded_render(assert_scene_equal, name):
 @pytest.mark.parametrize("name", [f"renders/{name}" for name in RENDERS])
 def test_live_render(assert_scene_equal, live, name):
     assert_scene_equal(name, live(name), tol=3e-5, skip=WRONG_GRADIENTS.get(name, ()))
+
+
+@pytest.mark.parametrize("name", [f"renders/{name}" for name in RENDERS if name != "splatter"])
+def test_render_on_the_path_of_cuda(assert_scene_equal, as_on_cuda, name):
+    with as_on_cuda():
+        assert_scene_equal(name, tol=3e-5, skip=WRONG_GRADIENTS.get(name, ()))

@@ -187,3 +187,41 @@ def test_to(device):
     assert rasterizer.cameras.R.device.type == device.type
     assert MeshRasterizer().to(device).cameras is None
     assert isinstance(rasterizer.cameras, CamerasBase)
+
+
+@pytest.mark.parametrize("which", range(6))
+def test_never_waits_for_a_device(which, never_waits):
+    """Forward and backward, with and without faces that are cut, on the path that CUDA takes."""
+    cameras = all_cameras()[which]
+    sphere, other = ico_sphere(2), ico_sphere(1)
+    verts = [sphere.verts_packed().clone().requires_grad_(), (other.verts_packed() * 2.7).requires_grad_()]
+    meshes = Meshes(verts, [sphere.faces_packed(), other.faces_packed()])
+    settings = RasterizationSettings(image_size=(20, 30), faces_per_pixel=3, blur_radius=1e-3)
+    rasterizer = MeshRasterizer(cameras, settings)
+
+    def run():
+        out = rasterizer(Meshes(verts, meshes.faces_list()))
+        grads = torch.autograd.grad(out.zbuf.sum() + out.bary_coords.sin().sum() + out.dists.sum(), verts)
+        return out.pix_to_face, out.zbuf.detach(), out.bary_coords.detach(), out.dists.detach(), *grads
+
+    expected = run()
+    with never_waits():
+        got = run()
+    assert torch.equal(got[0], expected[0])
+    for mine, theirs in zip(got[1:], expected[1:], strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_what_waits_is_noticed(never_waits):
+    values = torch.tensor([1.0, -1.0])
+    waits = (
+        lambda: values.sum().item(),
+        lambda: bool(values.any()),
+        lambda: values[values > 0],
+        lambda: values.nonzero(),
+        lambda: torch.tensor([1.0]),
+        lambda: values.repeat_interleave(torch.ones_like(values).long()),
+    )
+    for wait in waits:
+        with never_waits(), pytest.raises(AssertionError, match="waits for a device"):
+            wait()

@@ -14,6 +14,11 @@ _QUADRILATERAL = ((3, 1, 4), (4, 1, 2))
 """Corners of the pieces: 0 is the vertex alone on its side, 1 and 2 follow it, 3 cuts edge 0-1 and 4 edge 0-2."""
 
 
+def look_is_free(tensor: Tensor) -> bool:
+    """Whether values of the tensor can be read without waiting for a device."""
+    return tensor.device.type == "cpu"
+
+
 class ClippedFaces:
     """Faces after clipping, and how they come from the faces before.
 
@@ -121,6 +126,14 @@ def _culled(face_verts: Tensor, frustum: ClipFrustum) -> Tensor:
     return culled
 
 
+def _sorted_out(face_verts: Tensor, frustum: ClipFrustum) -> tuple[Tensor, Tensor]:
+    """Which faces are culled, (F,), and which of their vertices lie behind the plane, (F, 3)."""
+    culled = _culled(face_verts.detach(), frustum)
+    if frustum.z_clip_value is None:
+        return culled, culled[:, None].new_zeros((face_verts.shape[0], 3))
+    return culled, face_verts.detach()[..., 2] < frustum.z_clip_value
+
+
 def _cut(faces: Tensor, alone: Tensor, frustum: ClipFrustum) -> tuple[Tensor, Tensor]:
     """The five points of cut faces: three vertices, from the one alone on its side on, and two on the plane.
 
@@ -169,11 +182,7 @@ def clip_faces(
     """
     F = face_verts_unclipped.shape[0]
     device = face_verts_unclipped.device
-    culled = _culled(face_verts_unclipped, frustum)
-    if frustum.z_clip_value is None:
-        is_behind = culled.new_zeros((F, 3))
-    else:
-        is_behind = face_verts_unclipped.detach()[..., 2] < frustum.z_clip_value
+    culled, is_behind = _sorted_out(face_verts_unclipped, frustum)
     if not bool(is_behind.any() | culled.any()):
         return ClippedFaces(face_verts_unclipped, mesh_to_face_first_idx, num_faces_per_mesh)
 
@@ -216,6 +225,68 @@ def clip_faces(
     )
 
 
+def clip_faces_to_fixed_size(
+    face_verts_unclipped: Tensor, mesh_to_face_first_idx: Tensor, num_faces_per_mesh: Tensor, frustum: ClipFrustum
+) -> ClippedFaces:
+    """`clip_faces` in shapes that do not depend on what is cut: it never waits for a device.
+
+    Args:
+        face_verts_unclipped: (F, 3, 3), like all arguments as in `clip_faces`.
+        mesh_to_face_first_idx: (N,) int64.
+        num_faces_per_mesh: (N,) int64.
+        frustum: the plane and the box.
+
+    Returns:
+        `ClippedFaces` with 2 F rows, of which 2 f and 2 f + 1 belong to face f. A row without a piece holds vertices
+        with all coordinates -1, which rasterisers leave out. What is rasterised is the same, ties included.
+        Differentiable in the vertices; rows that are not cut carry no gradient but that of their own vertices.
+    """
+    faces, F = face_verts_unclipped, face_verts_unclipped.shape[0]
+    culled, is_behind = _sorted_out(faces, frustum)
+    num_behind = is_behind.sum(dim=1).masked_fill(culled, 3)
+    is_quad, is_smaller = num_behind == 1, num_behind == 2
+    is_cut = is_quad | is_smaller
+    # As in `clip_faces`; whole faces stay in their order.
+    alone = (is_behind == is_quad[:, None]).long().argmax(dim=1)
+    eye = torch.eye(3, dtype=faces.dtype, device=faces.device).expand(F, 3, 3)
+    first, second, first_bary, second_bary = faces, faces, eye, eye
+    if frustum.z_clip_value is not None:
+        # No vertices of equal depth in what is cut, so that nothing divides by zero; a ramp stands for whole faces.
+        ramp = torch.arange(3, dtype=faces.dtype, device=faces.device)[:, None].expand(F, 3, 3)
+        points, bary = _cut(_where(is_cut, faces, ramp), alone, frustum)
+        first, first_bary = (
+            _where(
+                is_quad,
+                _pick(all_five, _QUADRILATERAL[0]),
+                _where(is_smaller, _pick(all_five, _SMALLER_TRIANGLE), whole),
+            )
+            for all_five, whole in ((points, faces), (bary, eye))
+        )
+        second, second_bary = _pick(points, _QUADRILATERAL[1]), _where(is_quad, _pick(bary, _QUADRILATERAL[1]), eye)
+    nothing = torch.full_like(faces, -1.0)
+    pieces = torch.stack((_where(num_behind < 3, first, nothing), _where(is_quad, second, nothing)), dim=1)
+    row = torch.arange(2 * F, device=faces.device).view(F, 2)
+    return ClippedFaces(
+        face_verts=pieces.view(2 * F, 3, 3),
+        mesh_to_face_first_idx=2 * mesh_to_face_first_idx,
+        num_faces_per_mesh=2 * num_faces_per_mesh,
+        faces_clipped_to_unclipped_idx=row.view(-1) // 2,
+        barycentric_conversion=torch.stack((first_bary, second_bary), dim=1).view(2 * F, 3, 3).transpose(1, 2),
+        faces_clipped_to_conversion_idx=row.masked_fill(~is_cut[:, None], -1).view(-1),
+        clipped_faces_neighbor_idx=(row ^ 1).masked_fill(~is_quad[:, None], -1).view(-1),
+    )
+
+
+def _where(condition: Tensor, chosen: Tensor, other: Tensor) -> Tensor:
+    """Rows (F, 3, 3) of `chosen` where the condition (F,) holds, else those of `other`."""
+    return torch.where(condition[:, None, None], chosen, other)
+
+
+def _pick(points: Tensor, corners: tuple[int, int, int]) -> Tensor:
+    """Three of the five points (F, 5, 3), by slices: an index made of numbers would be copied to the device."""
+    return torch.stack([points[:, corner] for corner in corners], dim=1)
+
+
 def convert_clipped_rasterization_to_original_faces(
     pix_to_face_clipped: Tensor, bary_coords_clipped: Tensor, clipped_faces: ClippedFaces
 ) -> tuple[Tensor, Tensor]:
@@ -239,8 +310,23 @@ def convert_clipped_rasterization_to_original_faces(
     conversion, row_of_face = clipped_faces.barycentric_conversion, clipped_faces.faces_clipped_to_conversion_idx
     if conversion is None or row_of_face is None:
         return pix_to_face, bary_coords_clipped
+    if not look_is_free(index):
+        return pix_to_face, _converted_everywhere(index, is_empty, bary_coords_clipped, conversion, row_of_face)
     rows = row_of_face[index].masked_fill(is_empty, -1).reshape(-1)
     converted = (rows >= 0).nonzero()[:, 0]
     flat = bary_coords_clipped.reshape(-1, 3)
     values = (conversion[rows[converted]] * flat[converted][:, None, :]).sum(dim=-1)
     return pix_to_face, flat.index_copy(0, converted, values).view_as(bary_coords_clipped)
+
+
+def _converted_everywhere(
+    index: Tensor, is_empty: Tensor, bary_coords: Tensor, conversion: Tensor, row_of_face: Tensor
+) -> Tensor:
+    """The conversion of all pixels, with the identity where there is nothing to convert: nothing is counted."""
+    identity = torch.eye(3, dtype=conversion.dtype, device=conversion.device)
+    matrices = torch.where(
+        (row_of_face >= 0)[:, None, None], conversion.index_select(0, row_of_face.clamp(min=0)), identity
+    )
+    of_pixel = matrices.index_select(0, index.reshape(-1)).view(*index.shape, 3, 3)
+    converted = (of_pixel * bary_coords[..., None, :]).sum(dim=-1)
+    return converted.masked_fill(is_empty[..., None], -1.0)

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from ..utils import parse_image_size
-from .clip import ClipFrustum, ClippedFaces, clip_faces, convert_clipped_rasterization_to_original_faces
+from .clip import (
+    ClipFrustum,
+    ClippedFaces,
+    clip_faces,
+    clip_faces_to_fixed_size,
+    convert_clipped_rasterization_to_original_faces,
+    look_is_free,
+)
 
 kEpsilon = 1e-8
 """Smallest area and depth of a face that is drawn."""
@@ -55,7 +62,7 @@ def rasterize_meshes(
         barycentric: (N, H, W, K, 3) coordinates in the faces, -1 where empty.
         dists: (N, H, W, K) squared NDC distances to the faces' borders, negative inside, -1 where empty.
 
-    Differentiable in the vertices. CPU and CUDA, float32 and float64. With `z_clip_value`, synchronises once on CUDA.
+    Differentiable in the vertices. CPU and CUDA, float32 and float64. Never waits for the device.
 
     Raises:
         ValueError: an argument out of range, or a `bin_size` that gives 22 or more bins per side.
@@ -66,7 +73,7 @@ def rasterize_meshes(
     verts, faces = meshes.verts_packed(), meshes.faces_packed()
     first, count = meshes.mesh_to_faces_packed_first_idx(), meshes.num_faces_per_mesh()
     neighbors = None
-    clipped = _clip_where_needed(verts, faces, first, count, perspective_correct, z_clip_value)
+    clipped = clip_where_needed(verts, faces, first, count, perspective_correct, z_clip_value)
     if clipped is not None:
         verts = clipped.face_verts.reshape(-1, 3)
         faces = torch.arange(verts.shape[0], device=verts.device).view(-1, 3)
@@ -165,7 +172,7 @@ def reaches_behind(verts: Tensor, z_clip_value: float | Tensor | None) -> bool:
     return bool((verts.detach()[:, 2] < z_clip_value).any())
 
 
-def _clip_where_needed(
+def clip_where_needed(
     verts: Tensor,
     faces: Tensor,
     first: Tensor,
@@ -173,12 +180,20 @@ def _clip_where_needed(
     perspective_correct: bool,
     z_clip_value: float | Tensor | None,
 ) -> ClippedFaces | None:
-    """The faces cut at z = z_clip_value, or None when all lie in front of it."""
+    """The faces cut at z = z_clip_value, or None where none is cut.
+
+    On the CPU a look at the depths finds that nothing is cut. On CUDA a look would wait for the device: there the
+    result has room for two pieces of every face whenever there is a plane.
+    """
     if z_clip_value is not None and not isinstance(z_clip_value, Tensor) and not math.isfinite(z_clip_value):
         raise ValueError(f"z_clip_value must be None or a finite number, got {z_clip_value}")
-    if not reaches_behind(verts, z_clip_value):
+    if z_clip_value is None or verts.shape[0] == 0:
         return None
     frustum = ClipFrustum(perspective_correct=perspective_correct, cull=False, z_clip_value=z_clip_value)
+    if not look_is_free(verts):
+        return clip_faces_to_fixed_size(verts.index_select(0, faces.reshape(-1)).view(-1, 3, 3), first, count, frustum)
+    if not reaches_behind(verts, z_clip_value):
+        return None
     clipped = clip_faces(verts[faces], first, count, frustum)
     return clipped if clipped.faces_clipped_to_unclipped_idx is not None else None
 

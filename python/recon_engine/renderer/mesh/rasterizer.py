@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..cameras import CamerasBase, try_get_projection_transform
+from .clip import look_is_free
 from .rasterize_meshes import rasterize_meshes
 
 _TINY_DEPTH = 1e-12
@@ -149,7 +150,7 @@ class MeshRasterizer(nn.Module):
             if isinstance(znear, Tensor):
                 # On a GPU the plane stays there: a number would cost a synchronisation.
                 z_clip = znear.detach().min() / 2
-                z_clip = z_clip.item() if z_clip.device.type == "cpu" else z_clip
+                z_clip = z_clip.item() if look_is_free(z_clip) else z_clip
             elif znear is not None:
                 z_clip = znear / 2
         return Inferred(bool(perspective), bool(clip_bary), z_clip)
