@@ -73,6 +73,17 @@ inline void check_launch() {
   if (const auto e = cudaGetLastError(); e != cudaSuccess)
     throw std::runtime_error(std::string("CUDA kernel launch failed: ") + cudaGetErrorString(e));
 }
+
+// kernel<<<blocks, threads>>>(args...) on `device`, in torch's current stream. Called through the runtime: that is C++
+// which every compiler reads, so that tests/csrc can run kernels on a CPU.
+template <class... P, class... A>
+void launch(void (*kernel)(P...), dim3 blocks, dim3 threads, const Device& device, const A&... args) {
+  const DeviceGuard guard(device);
+  cudaLaunchConfig_t config = {};
+  config.gridDim = blocks, config.blockDim = threads, config.stream = stream_of(device);
+  cudaLaunchKernelEx(&config, kernel, args...);
+  check_launch();
+}
 #endif
 
 // Runs f(0), ..., f(n-1) on `device`, in any order and in parallel; asynchronously on CUDA, in torch's current stream.
@@ -86,11 +97,9 @@ void parallel_for(const Device& device, int64_t n, const F& f, int64_t grain = 5
     return;
   }
 #ifdef __CUDACC__
-  const DeviceGuard guard(device);
-  constexpr int threads = 256;
-  const int blocks = static_cast<int>(std::min<int64_t>((n + threads - 1) / threads, 65535));
-  parallel_for_kernel<<<blocks, threads, 0, stream_of(device)>>>(n, f);
-  check_launch();
+  constexpr unsigned threads = 256;
+  const auto blocks = static_cast<unsigned>(std::min<int64_t>((n + threads - 1) / threads, 65535));
+  launch(parallel_for_kernel<F>, blocks, threads, device, n, f);
 #else
   throw std::runtime_error(
       "recon_engine was built without CUDA but the tensors are on a GPU: move them to the CPU, or install a build with "

@@ -27,9 +27,7 @@ void ordered_sums(const Device& device, const T* terms, const int64_t* segments,
 #ifdef __CUDACC__
   if (device.cuda) {
     if (count == 0) return;
-    const DeviceGuard guard(device);
-    ordered_sums_kernel<<<static_cast<unsigned>(count), 1024, 0, stream_of(device)>>>(terms, segments, out);
-    return check_launch();
+    return launch(ordered_sums_kernel<T>, static_cast<unsigned>(count), 1024, device, terms, segments, out);
   }
 #else
   (void)device;

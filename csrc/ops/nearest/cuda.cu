@@ -117,10 +117,8 @@ struct GradY {
 template <class T>
 void nearest_cuda(const Nearest<T>& p, const Device& device) {
   if (p.K != 1 || p.D != 3 || p.B > 65535 || p.B * p.N == 0) return parallel_for(device, p.B * p.N, NearestQuery<T>{p});
-  const DeviceGuard guard(device);
   const dim3 blocks(static_cast<unsigned>((p.N + block - 1) / block), static_cast<unsigned>(p.B));
-  nearest_one_kernel<<<blocks, block, 0, stream_of(device)>>>(p);
-  check_launch();
+  launch(nearest_one_kernel<T>, blocks, block, device, p);
 }
 
 template <class T>

@@ -144,10 +144,9 @@ __global__ void backward_deterministic_kernel(CudaScene<T> s, FragmentGrads<T> g
 template <class T>
 void rasterize_faces_cuda(const RasterInput<T>& in, const Fragments<T>& out, const Device& device) {
   const CudaSceneMemory<T> memory(in, device);
-  const DeviceGuard guard(device);
   const auto tiles = static_cast<unsigned>(memory.num_tiles());
   if (tiles == 0) return;
-  const auto run = [&](auto kernel) { kernel<<<tiles, cuda_threads, 0, stream_of(device)>>>(memory.scene, out); };
+  const auto run = [&](auto kernel) { launch(kernel, tiles, cuda_threads, device, memory.scene, out); };
   if (out.K == 1)
     run(rasterize_kernel<T, 1>);
   else if (out.K <= 8)
@@ -158,21 +157,17 @@ void rasterize_faces_cuda(const RasterInput<T>& in, const Fragments<T>& out, con
     run(rasterize_kernel<T, 64>);
   else
     run(rasterize_kernel<T, 0>);
-  check_launch();
 }
 
 template <class T>
 void rasterize_faces_backward_cuda(const RasterInput<T>& in, const FragmentGrads<T>& grads, const Device& device) {
   const CudaSceneMemory<T> memory(in, device);
-  const DeviceGuard guard(device);
   if (deterministic()) {
     if (in.F > 0)
-      backward_deterministic_kernel<<<static_cast<unsigned>(in.F), 128, 0, stream_of(device)>>>(memory.scene, grads);
+      launch(backward_deterministic_kernel<T>, static_cast<unsigned>(in.F), 128, device, memory.scene, grads);
   } else if (memory.num_tiles() > 0) {
-    backward_kernel<<<static_cast<unsigned>(memory.num_tiles()), cuda_threads, 0, stream_of(device)>>>(memory.scene,
-                                                                                                       grads);
+    launch(backward_kernel<T>, static_cast<unsigned>(memory.num_tiles()), cuda_threads, device, memory.scene, grads);
   }
-  check_launch();
 }
 
 template void rasterize_faces_cuda(const RasterInput<float>&, const Fragments<float>&, const Device&);

@@ -93,19 +93,15 @@ __global__ void silhouette_backward_kernel(CudaScene<T> s, Silhouette<T> image) 
 template <class T>
 void soft_silhouette_cuda(const RasterInput<T>& in, const Silhouette<T>& s, const Device& device) {
   const CudaSceneMemory<T> memory(in, device);
-  const DeviceGuard guard(device);
   if (memory.num_tiles() == 0) return;
-  silhouette_kernel<<<static_cast<unsigned>(memory.num_tiles()), cuda_threads, 0, stream_of(device)>>>(memory.scene, s);
-  check_launch();
+  launch(silhouette_kernel<T>, static_cast<unsigned>(memory.num_tiles()), cuda_threads, device, memory.scene, s);
 }
 
 template <class T>
 void soft_silhouette_backward_cuda(const RasterInput<T>& in, const Silhouette<T>& s, const Device& device) {
   const CudaSceneMemory<T> memory(in, device);
-  const DeviceGuard guard(device);
   if (in.F == 0) return;
-  silhouette_backward_kernel<<<static_cast<unsigned>(in.F), 128, 0, stream_of(device)>>>(memory.scene, s);
-  check_launch();
+  launch(silhouette_backward_kernel<T>, static_cast<unsigned>(in.F), 128, device, memory.scene, s);
 }
 
 template void soft_silhouette_cuda(const RasterInput<float>&, const Silhouette<float>&, const Device&);
