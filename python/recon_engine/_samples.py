@@ -69,6 +69,11 @@ def softmax_blend(random: Callable[..., Tensor]) -> tuple[Any, ...]:
     return random(*shape, 3), pix_to_face, random(*shape) + 1, random(*shape) - 0.5, planes, random(3), 0.5, 0.2
 
 
+@_sample
+def interpolate_face_attributes(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    return (random(2, 5, 7, 4) * 8).long() - 3, random(2, 5, 7, 4, 3), random(5, 3, 7)
+
+
 def _two_meshes(random: Callable[..., Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Vertices in front of the camera, faces, and the first face and number of faces of each mesh."""
     verts = torch.cat([random(12, 2) * 2 - 1, random(12, 1) + 1], 1)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+
+from . import _interpolate_face_attributes as _op
 
 
 def interpolate_face_attributes(pix_to_face: Tensor, barycentric_coords: Tensor, face_attributes: Tensor) -> Tensor:
@@ -14,14 +17,31 @@ def interpolate_face_attributes(pix_to_face: Tensor, barycentric_coords: Tensor,
         face_attributes: (F, 3, D) attributes of the vertices of each face.
 
     Returns:
-        (N, H, W, K, D) the attributes, zero where there is no face.
+        (N, H, W, K, D) the attributes, zero where there is no face; on CUDA NaN where the index is F or more.
 
-    Differentiable in `barycentric_coords` and `face_attributes`. CPU and CUDA, any floating dtype.
-    Cost: memory grows with the pixels that show a face, not with N H W K. Synchronises once on CUDA to count them.
+    Differentiable in `barycentric_coords` and `face_attributes`. CPU and CUDA, float32 and float64, which may be mixed;
+    under autocast half precision is computed in float32. Gradients are repeatable bit by bit on the CPU, on CUDA with
+    `torch.use_deterministic_algorithms(True)`. Never synchronises. Cost: proportional to the output.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes that do not fit; on the CPU an index beyond the faces.
     """
+    _check(pix_to_face, barycentric_coords, face_attributes)
+    if barycentric_coords.dtype != face_attributes.dtype:
+        dtype = torch.promote_types(barycentric_coords.dtype, face_attributes.dtype)
+        barycentric_coords, face_attributes = barycentric_coords.to(dtype), face_attributes.to(dtype)
+    return _op.interpolate_face_attributes(pix_to_face, barycentric_coords, face_attributes)
+
+
+def interpolate_face_attributes_python(
+    pix_to_face: Tensor, barycentric_coords: Tensor, face_attributes: Tensor
+) -> Tensor:
+    """The same in plain torch, on every device and in every floating dtype, with derivatives of any order."""
+    _check(pix_to_face, barycentric_coords, face_attributes)
+    return _op._reference(pix_to_face, barycentric_coords, face_attributes)
+
+
+def _check(pix_to_face: Tensor, barycentric_coords: Tensor, face_attributes: Tensor) -> None:
     if face_attributes.dim() != 3 or face_attributes.shape[1] != 3:
         raise ValueError(
             f"Faces can only have three vertices: face_attributes must have shape (F, 3, D); "
@@ -34,15 +54,3 @@ def interpolate_face_attributes(pix_to_face: Tensor, barycentric_coords: Tensor,
             f"pix_to_face must have shape (batch_size, H, W, K) = {tuple(barycentric_coords.shape[:-1])}; "
             f"got {tuple(pix_to_face.shape)}"
         )
-    D = face_attributes.shape[-1]
-    faces = pix_to_face.reshape(-1)
-    shown = (faces >= 0).nonzero()[:, 0]
-    w0, w1, w2 = barycentric_coords.reshape(-1, 3, 1).index_select(0, shown).unbind(1)
-    a0, a1, a2 = face_attributes.index_select(0, faces.index_select(0, shown)).unbind(1)
-    values = w0 * a0 + w1 * a1 + w2 * a2
-    flat = values.new_zeros((faces.shape[0], D)).index_copy_(0, shown, values)
-    return flat.view(*pix_to_face.shape, D)
-
-
-interpolate_face_attributes_python = interpolate_face_attributes
-"""The same function: it is plain torch on every device."""
