@@ -73,7 +73,7 @@ def test_bad_input_is_named(tmp_path):
         render(ico_sphere(1).extend(2))
     with pytest.raises(ValueError, match="a Meshes, a path"):
         render(3)
-    with pytest.raises(ValueError, match="shader must be one of phong, flat, got 'oil'"):
+    with pytest.raises(ValueError, match="shader must be one of phong, flat, gouraud, unlit, silhouette, depth, got 'oil'"):
         render(ico_sphere(1), shader="oil")
     with pytest.raises(ValueError, match="size must be 1 or more"):
         render(ico_sphere(1), size=0)

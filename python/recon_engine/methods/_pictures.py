@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Sequence
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recon_engine.quick import SUPERSAMPLE, shrink
-from recon_engine.renderer import (
-    BlendParams,
-    FoVPerspectiveCameras,
-    HardGouraudShader,
-    HardPhongShader,
-    Materials,
-    MeshRasterizer,
-    MeshRenderer,
-    PointLights,
-    RasterizationSettings,
-    TexturesVertex,
-    look_at_view_transform,
-)
+from recon_engine._extra import extra
+from recon_engine._mesh_files import CLAY
+from recon_engine.quick import shrink, studio
+from recon_engine.renderer import FoVPerspectiveCameras, TexturesVertex, look_at_view_transform
 from recon_engine.structures import Meshes
 
-from ._run import extra
-
 PAPER = (244, 242, 237)  # behind pictures that cannot be transparent
-CLAY = (0.80, 0.77, 0.72)
 TARGET_ONLY = (230, 159, 0)  # the two colours and the grey stay apart for colour-blind readers (Okabe and Ito)
 RESULT_ONLY = (0, 114, 178)
 BOTH = (132, 140, 150)
+_SIGNATURE = "recon_engine"
 _CHUNK = 8  # views in one rendering: bounds the memory
 
 
@@ -65,30 +57,18 @@ def shaded(
     mesh = _flat(mesh)
     device = mesh.device
     R, T = look_at_view_transform(distance, torch.tensor(elevation), torch.tensor(azimuth), device=device)
-    raster = RasterizationSettings(image_size=size * SUPERSAMPLE, blur_radius=0.0, faces_per_pixel=1)
     pictures = []
     for r, t in zip(R.split(_CHUNK), T.split(_CHUNK), strict=True):
         cameras = FoVPerspectiveCameras(R=r, T=t, fov=fov, device=device)
-        right, up, forward = r.unbind(2)
-        lights = PointLights(
-            location=cameras.get_camera_center() + 1.2 * right + 1.6 * up - 0.2 * forward,
-            ambient_color=((0.42, 0.42, 0.44),),
-            diffuse_color=((0.62, 0.61, 0.58),),
-            specular_color=((0.04, 0.04, 0.04),),
-            device=device,
-        )
-        shader = (HardPhongShader if per_pixel else HardGouraudShader)(
-            device=device,
-            cameras=cameras,
-            lights=lights,
-            materials=Materials(shininess=16.0, device=device),
-            blend_params=BlendParams(background_color=(0.0, 0.0, 0.0)),
-        )
-        renderer = MeshRenderer(MeshRasterizer(cameras, raster), shader)
+        renderer = studio(cameras, (size, size), "phong" if per_pixel else "gouraud")
         with torch.no_grad():
-            small = shrink(renderer(mesh.extend(len(r))))
-            pictures.append((small * 255).round().to(torch.uint8).cpu().numpy())
+            pictures.append(as_bytes(shrink(renderer(mesh.extend(len(r))))))
     return np.concatenate(pictures)
+
+
+def as_bytes(pictures: Tensor) -> np.ndarray:
+    """uint8 of pictures from 0 to 1."""
+    return (pictures.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
 
 
 def _flat(mesh: Meshes) -> Meshes:
@@ -106,10 +86,10 @@ def _flat(mesh: Meshes) -> Meshes:
     )
 
 
-def on_paper(rgba: np.ndarray) -> np.ndarray:
-    """(..., 3) uint8: pictures with alpha laid on the paper colour."""
+def on_paper(rgba: np.ndarray, color: Sequence[int] = PAPER) -> np.ndarray:
+    """(..., 3) uint8: pictures with alpha laid on the paper, or on another colour."""
     alpha = rgba[..., 3:].astype(np.float32) / 255
-    return np.rint(rgba[..., :3] * alpha + np.array(PAPER) * (1 - alpha)).astype(np.uint8)
+    return np.rint(rgba[..., :3] * alpha + np.array(color) * (1 - alpha)).astype(np.uint8)
 
 
 def compared(targets: Tensor, results: Tensor) -> np.ndarray:
@@ -182,12 +162,79 @@ def turntable(
 def png(picture: np.ndarray) -> bytes:
     """A PNG file of an RGB or RGBA picture."""
     stream = io.BytesIO()
-    extra("PIL.Image", "io").fromarray(np.ascontiguousarray(picture)).save(stream, "PNG", optimize=True)
+    save_picture(stream, picture, "PNG")
     return stream.getvalue()
 
 
-def save_gif(path: Path, frames: Sequence[np.ndarray], milliseconds: int = 110) -> None:
-    """An endless GIF of RGB frames."""
+def save_picture(file: Path | BinaryIO, picture: np.ndarray, kind: str | None = None) -> None:
+    """Write an RGB or RGBA picture; a PNG says that it was made here (`is_ours`).
+
+    Args:
+        file: path or open file.
+        picture: (H, W, 3 or 4) uint8.
+        kind: pillow's name of the format. Default: by the path's ending.
+    """
+    image = extra("PIL.Image", "io").fromarray(np.ascontiguousarray(picture))
+    note = extra("PIL.PngImagePlugin", "io").PngInfo()
+    note.add_text("Software", _SIGNATURE)
+    image.save(file, kind, optimize=True, quality=92, pnginfo=note)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is a PNG that `save_picture` wrote."""
     image_module = extra("PIL.Image", "io")
-    first, *others = (image_module.fromarray(frame).quantize(128, dither=0) for frame in frames)
-    first.save(path, save_all=True, append_images=others, duration=milliseconds, loop=0, disposal=2)
+    try:
+        with image_module.open(path) as image:
+            return bool(image.info.get("Software") == _SIGNATURE)
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A file that appears under its name only when it is complete.
+
+    Yields:
+        A hidden name beside it, with the same ending, to write to. It is renamed at the end and removed on any error,
+        Ctrl-C included.
+    """
+    work = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield work
+        work.replace(path)
+    finally:
+        work.unlink(missing_ok=True)
+
+
+def save_gif(path: Path, frames: Iterable[np.ndarray], milliseconds: int = 110) -> None:
+    """An endless GIF of RGB frames, which are asked for one by one."""
+    image_module = extra("PIL.Image", "io")
+    images = (image_module.fromarray(frame).quantize(128, dither=0) for frame in frames)
+    next(images).save(path, save_all=True, append_images=images, duration=milliseconds, loop=0, disposal=2)
+
+
+def save_mp4(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
+    """A H.264 film of RGB frames of even height and width, which are asked for one by one.
+
+    Raises:
+        ImportError: imageio-ffmpeg is missing.
+        OSError: the film could not be written; says what ffmpeg said.
+    """
+    ffmpeg = extra("imageio_ffmpeg", "io")
+    remaining = iter(frames)
+    first = next(remaining)
+    height, width, _ = first.shape
+    film = ffmpeg.write_frames(
+        str(path),
+        (width, height),
+        fps=fps,
+        macro_block_size=1,
+        ffmpeg_log_level="error",
+        output_params=["-crf", "18", "-movflags", "+faststart"],
+    )
+    film.send(None)
+    try:
+        for frame in itertools.chain([first], remaining):
+            film.send(np.ascontiguousarray(frame))
+    finally:
+        film.close()

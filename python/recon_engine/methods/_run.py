@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import shutil
 import signal
@@ -12,29 +11,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import FrameType, ModuleType, TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from recon_engine._extra import extra as extra
+
 _LOG_SECONDS = 0.25  # how often the progress bar reads the loss: reading it makes a GPU wait
-
-
-def extra(module: str, extras: str) -> ModuleType:
-    """Import an optional module, or say which pip line brings it.
-
-    Args:
-        module: dotted module name.
-        extras: the extra of recon_engine that installs it.
-
-    Raises:
-        ImportError: the module is missing.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(f'{module} is missing: pip install "recon_engine[{extras}]"') from error
 
 
 @contextlib.contextmanager
