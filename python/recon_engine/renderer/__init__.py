@@ -42,6 +42,7 @@ from .mesh import (
     phong_shading,
     rasterize_meshes,
 )
+from .opengl import MeshRasterizerOpenGL
 from .splatter_blend import SplatterBlender
 from .utils import (
     TensorProperties,
@@ -62,6 +63,7 @@ __all__ = [
     "HardPhongShader",
     "Materials",
     "MeshRasterizer",
+    "MeshRasterizerOpenGL",
     "MeshRenderer",
     "MeshRendererWithFragments",
     "OpenGLOrthographicCameras",

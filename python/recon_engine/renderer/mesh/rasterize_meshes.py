@@ -139,6 +139,14 @@ def rasterize_meshes_python(
         )
 
 
+def check_number(name: str, value: Any) -> float:
+    """Return `value` as a float, or raise ValueError for what is no number."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{name} must be a number, got {value!r} ({type(value).__name__})") from None
+
+
 def check_raster_arguments(
     image_size: int | Sequence[int],
     blur_radius: float,
@@ -148,21 +156,24 @@ def check_raster_arguments(
 ) -> tuple[int, int]:
     """Return (height, width), or raise ValueError for a setting that cannot be rasterised with."""
     height, width = parse_image_size(image_size)
-    if not 0.0 <= float(blur_radius) < math.inf:
+    if not 0.0 <= check_number("blur_radius", blur_radius) < math.inf:
         raise ValueError(f"blur_radius must be a finite number >= 0 (a squared NDC distance), got {blur_radius}")
-    if isinstance(faces_per_pixel, bool) or int(faces_per_pixel) != faces_per_pixel or faces_per_pixel < 1:
+    if not _is_integer("faces_per_pixel", faces_per_pixel) or faces_per_pixel < 1:
         raise ValueError(f"faces_per_pixel must be an integer >= 1, got {faces_per_pixel}")
-    if max_faces_per_bin is not None and max_faces_per_bin < 0:
-        raise ValueError(f"max_faces_per_bin must be None or an integer >= 0, got {max_faces_per_bin}")
-    if bin_size is not None and bin_size != 0:
-        if bin_size < 0:
-            raise ValueError(f"bin_size must be None or an integer >= 0, got {bin_size}")
+    for name, value in (("bin_size", bin_size), ("max_faces_per_bin", max_faces_per_bin)):
+        if value is not None and (not _is_integer(name, value) or value < 0):
+            raise ValueError(f"{name} must be None or an integer >= 0, got {value}")
+    if bin_size:
         bins = 1 + (max(height, width) - 1) // bin_size
         if bins >= kMaxFacesPerBin:
             raise ValueError(
                 f"bin_size too small, number of faces per bin must be less than {kMaxFacesPerBin}; got {bins}"
             )
     return height, width
+
+
+def _is_integer(name: str, value: Any) -> bool:
+    return not isinstance(value, bool) and check_number(name, value).is_integer()
 
 
 def reaches_behind(verts: Tensor, z_clip_value: float | Tensor | None) -> bool:
@@ -185,7 +196,10 @@ def clip_where_needed(
     On the CPU a look at the depths finds that nothing is cut. On CUDA a look would wait for the device: there the
     result has room for two pieces of every face whenever there is a plane.
     """
-    if z_clip_value is not None and not isinstance(z_clip_value, Tensor) and not math.isfinite(z_clip_value):
+    if isinstance(z_clip_value, Tensor):
+        if z_clip_value.numel() != 1:
+            raise ValueError(f"z_clip_value must be one number, got a tensor of shape {tuple(z_clip_value.shape)}")
+    elif z_clip_value is not None and not math.isfinite(check_number("z_clip_value", z_clip_value)):
         raise ValueError(f"z_clip_value must be None or a finite number, got {z_clip_value}")
     if z_clip_value is None or verts.shape[0] == 0:
         return None

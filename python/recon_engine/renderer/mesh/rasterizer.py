@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..cameras import CamerasBase, try_get_projection_transform
 from .clip import look_is_free
-from .rasterize_meshes import rasterize_meshes
+from .rasterize_meshes import check_number, rasterize_meshes
 
 _TINY_DEPTH = 1e-12
 """Stands for a depth of exactly 0, so that projections and their gradients stay finite."""
@@ -96,7 +96,7 @@ class MeshRasterizer(nn.Module):
         """
         super().__init__()
         self.cameras = cameras
-        self.raster_settings = RasterizationSettings() if raster_settings is None else raster_settings
+        self.raster_settings = _settings(RasterizationSettings() if raster_settings is None else raster_settings)
 
     def to(self, device: Any) -> MeshRasterizer:  # type: ignore[override]
         """Move the cameras to `device` in place and return self."""
@@ -108,9 +108,14 @@ class MeshRasterizer(nn.Module):
         cameras = kwargs.get("cameras", self.cameras)
         if cameras is None:
             raise ValueError(
-                "Cameras must be specified either at initialization or in the forward pass of MeshRasterizer"
+                f"Cameras must be specified either at initialization or in the forward pass of {type(self).__name__}"
             )
+        if not hasattr(cameras, "transform_points"):
+            raise ValueError(f"cameras must be cameras such as FoVPerspectiveCameras, got {type(cameras).__name__}")
         return cameras
+
+    def _settings(self, kwargs: dict[str, Any]) -> Any:
+        return _settings(kwargs.get("raster_settings", self.raster_settings))
 
     def transform(self, meshes_world: Any, **kwargs: Any) -> Any:
         """Project the vertices.
@@ -126,7 +131,14 @@ class MeshRasterizer(nn.Module):
         cameras = self._cameras(kwargs)
         if len(cameras) not in (1, len(meshes_world)):
             raise ValueError(
-                f"Wrong number ({len(cameras)}) of cameras for {len(meshes_world)} meshes: give one, or one for each"
+                f"Wrong number ({len(cameras)}) of cameras for {len(meshes_world)} meshes: give one, or one for each; "
+                "meshes.extend(N) repeats every mesh for N cameras"
+            )
+        R = kwargs.get("R", getattr(cameras, "R", None))
+        if isinstance(R, Tensor) and R.device != meshes_world.device:
+            raise ValueError(
+                f"cameras must be on the device of the meshes, {meshes_world.device}, got {R.device}: "
+                "use cameras.to(meshes.device)"
             )
         verts = meshes_world.verts_padded()
         with _without_autocast(verts.device.type):
@@ -137,13 +149,13 @@ class MeshRasterizer(nn.Module):
 
     def inferred(self, **kwargs: Any) -> Inferred:
         """The settings that a call with these keywords uses where they are None."""
-        settings, cameras = kwargs.get("raster_settings", self.raster_settings), self._cameras(kwargs)
+        settings, cameras = self._settings(kwargs), self._cameras(kwargs)
         perspective = settings.perspective_correct
         if perspective is None:
             perspective = cameras.is_perspective()
         clip_bary = settings.clip_barycentric_coords
         if clip_bary is None:
-            clip_bary = settings.blur_radius > 0.0
+            clip_bary = check_number("blur_radius", settings.blur_radius) > 0.0
         z_clip = settings.z_clip_value
         if z_clip is None and perspective:
             znear = cameras.get_znear()
@@ -162,8 +174,8 @@ class MeshRasterizer(nn.Module):
             meshes_world: N meshes in world coordinates.
             kwargs: `cameras` and `raster_settings` instead of the stored ones, and what `transform` takes.
         """
+        settings = self._settings(kwargs)
         meshes_ndc = self.transform(meshes_world, **kwargs)
-        settings = kwargs.get("raster_settings", self.raster_settings)
         inferred = self.inferred(**kwargs)
         pix_to_face, zbuf, bary_coords, dists = rasterize_meshes(
             meshes_ndc,
@@ -179,6 +191,20 @@ class MeshRasterizer(nn.Module):
             cull_to_frustum=settings.cull_to_frustum,
         )
         return Fragments(pix_to_face=pix_to_face, zbuf=zbuf, bary_coords=bary_coords, dists=dists)
+
+
+def _settings(settings: Any) -> Any:
+    """The settings themselves, or ValueError for what has not the fields of `RasterizationSettings`."""
+    missing = [name for name in _FIELDS if not hasattr(settings, name)]
+    if missing:
+        raise ValueError(
+            f"raster_settings must be RasterizationSettings, got {type(settings).__name__} without {missing[0]}: use "
+            "RasterizationSettings(image_size=..., ...)"
+        )
+    return settings
+
+
+_FIELDS = tuple(field.name for field in fields(RasterizationSettings) if field.name != "max_faces_opengl")
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager[Any]:
