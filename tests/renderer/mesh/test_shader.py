@@ -133,7 +133,7 @@ def test_missing_pieces():
     atlas.textures = TexturesAtlas(torch.rand(2, atlas.num_faces_per_mesh()[0], 2, 2, 3))
     with pytest.raises(ValueError, match="must be an instance of TexturesVertex"):
         HardGouraudShader(cameras=cams)(fragments, atlas)
-    with pytest.raises(ValueError, match="non-broadcastable sizes"):
+    with pytest.raises(ValueError, match="lights must be a batch of 1, or of 2 like the meshes, got a batch of 3"):
         HardPhongShader(cameras=cams, lights=PointLights(location=torch.rand(3, 3)))(fragments, meshes)
     with pytest.raises(ValueError, match="sigma must be positive, got nan"):
         SoftSilhouetteShader(BlendParams(sigma=math.nan)).sigma()

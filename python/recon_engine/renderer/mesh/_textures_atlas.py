@@ -8,7 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._textures_base import TexturesBase, check_repeats, check_same, pad, repeat_list, rows_of, unpad
+from ._textures_base import (
+    TexturesBase,
+    check_finite,
+    check_floating,
+    check_repeats,
+    check_same,
+    pad,
+    repeat_list,
+    rows_of,
+    unpad,
+)
 
 
 class TexturesAtlas(TexturesBase):
@@ -23,7 +33,14 @@ class TexturesAtlas(TexturesBase):
 
         Args:
             atlas: (N, F, R, R, C), or a list of N tensors (F_i, R, R, C) with one R.
+
+        Raises:
+            ValueError: wrong shapes and, on the CPU, a NaN or an infinity.
         """
+        self._fill(atlas)
+        check_finite("atlas", atlas)
+
+    def _fill(self, atlas: Tensor | Sequence[Tensor]) -> None:
         if isinstance(atlas, (list, tuple)):
             if not all(
                 isinstance(item, Tensor) and item.ndim == 4 and item.shape[1:3] == (atlas[0].shape[1],) * 2
@@ -37,7 +54,7 @@ class TexturesAtlas(TexturesBase):
             self.device = atlas[0].device if atlas else torch.device("cpu")
             self._num_faces_per_mesh = [len(item) for item in atlas]
         elif isinstance(atlas, Tensor):
-            if atlas.ndim != 5:
+            if atlas.ndim != 5 or atlas.shape[2] != atlas.shape[3]:
                 raise ValueError(f"Expected atlas to be of shape (N, F, R, R, C); got {tuple(atlas.shape)}")
             self._atlas_list = None
             self._atlas_padded = atlas
@@ -47,6 +64,12 @@ class TexturesAtlas(TexturesBase):
             raise ValueError(f"Expected atlas to be a tensor or list; got {type(atlas)!r}")
         self._N = len(atlas)
         self.valid = torch.ones((self._N,), dtype=torch.bool, device=self.device)
+
+    def _derived(self, atlas: Tensor | Sequence[Tensor]) -> TexturesAtlas:
+        """A texture of this class whose values come from checked ones."""
+        new = object.__new__(type(self))
+        new._fill(atlas)
+        return new
 
     def atlas_padded(self) -> Tensor:
         """The atlas as (N, max F_i, R, R, C), padded with zeros."""
@@ -73,12 +96,12 @@ class TexturesAtlas(TexturesBase):
         """The textures of the meshes at `index`."""
         atlas = self.atlas_list()
         chosen = [atlas[row] for row in rows_of(index, self._N)]
-        return type(self)(chosen if chosen else self.atlas_padded()[:0, :0])
+        return self._derived(chosen if chosen else self.atlas_padded()[:0, :0])
 
     def extend(self, N: int) -> TexturesAtlas:
         """Each texture N times, in order."""
         check_repeats(N)
-        texture = type(self)(self.atlas_padded().repeat_interleave(N, dim=0))
+        texture = self._derived(self.atlas_padded().repeat_interleave(N, dim=0))
         texture._num_faces_per_mesh = repeat_list(self._num_faces_per_mesh, N)
         return texture
 
@@ -89,6 +112,7 @@ class TexturesAtlas(TexturesBase):
         w0 R below the diagonal, and the texel mirrored in the centre above it. Differentiable in the atlas only.
         """
         atlas = self.atlas_packed()
+        check_floating("TexturesAtlas", atlas)
         R = atlas.shape[1]
         shown = fragments.pix_to_face >= 0
         faces = fragments.pix_to_face[shown]
@@ -112,16 +136,16 @@ class TexturesAtlas(TexturesBase):
             raise IndexError(
                 f"faces_ids_list must be of the same length as atlas_list: {len(faces_ids_list)} and {len(atlas)}"
             )
-        return type(self)([values[ids] for values, kept in zip(atlas, faces_ids_list, strict=True) for ids in kept])
+        return self._derived([values[ids] for values, kept in zip(atlas, faces_ids_list, strict=True) for ids in kept])
 
     def join_batch(self, textures: list[TexturesAtlas]) -> TexturesAtlas:
         """One batch of the textures of self and of those in the list."""
         check_same(textures, TexturesAtlas)
-        return type(self)([item for texture in (self, *textures) for item in texture.atlas_list()])
+        return self._derived([item for texture in (self, *textures) for item in texture.atlas_list()])
 
     def join_scene(self) -> TexturesAtlas:
         """The textures of the whole batch as that of one mesh."""
-        return type(self)([self.atlas_packed()])
+        return self._derived([self.atlas_packed()])
 
     def check_shapes(self, batch_size: int, max_num_verts: int, max_num_faces: int) -> bool:
         """Whether there is a texture for each face."""

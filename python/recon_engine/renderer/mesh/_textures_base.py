@@ -83,6 +83,53 @@ class TexturesBase:
         raise NotImplementedError(f"{type(self).__name__} cannot be indexed")
 
 
+def check_finite(name: str, values: Tensor | Sequence[Tensor]) -> None:
+    """Raise ValueError for a NaN or an infinity, which would spread over images and gradients.
+
+    A look at values is free only on the CPU: those on other devices, and those that `torch.compile` traces, are not
+    checked. The sum tells in one pass over memory that all is well.
+    """
+    if torch.compiler.is_compiling():
+        return
+    for index, value in enumerate([values] if isinstance(values, Tensor) else values):
+        if value.device.type != "cpu" or not value.is_floating_point():
+            continue
+        value = value.detach()
+        if value.sum().isfinite():
+            continue
+        bad = (~value.isfinite()).nonzero()
+        if len(bad):  # else only the sum is too large
+            place = bad[0].tolist() if isinstance(values, Tensor) else [index, *bad[0].tolist()]
+            raise ValueError(
+                f"{name} must be finite, got {value[tuple(bad[0])].item()} at {place} ({len(bad)} in all): replace "
+                f"them, for example by {name}.nan_to_num()"
+            )
+
+
+def check_indices(name: str, indices: Tensor | Sequence[Tensor], sizes: Sequence[int], into: str) -> None:
+    """Raise ValueError for indices that are no integers or, on the CPU, lie outside of `sizes[n]` for mesh n.
+
+    Padded indices may be -1 where there is no face.
+    """
+    for index, (value, size) in enumerate(zip(indices, sizes, strict=True)):
+        if value.dtype not in (torch.int64, torch.int32):
+            raise ValueError(f"{name} must be int64, got {value.dtype}: use {name}.long()")
+        if value.device.type != "cpu" or value.numel() == 0 or torch.compiler.is_compiling():
+            continue
+        low, high = (int(bound) for bound in value.aminmax())
+        if low < (-1 if isinstance(indices, Tensor) else 0) or high >= size:
+            raise ValueError(f"{name} must index the {size} {into} of mesh {index}, got {low} to {high}")
+
+
+def check_floating(kind: str, values: Tensor) -> None:
+    """Raise ValueError for colours that are not floating-point, such as the bytes of a picture."""
+    if not values.is_floating_point():
+        raise ValueError(
+            f"{kind} must be floating point to be sampled, got {values.dtype}: use .float() / 255 for the bytes of a "
+            "picture"
+        )
+
+
 def rows_of(index: Any, N: int) -> list[int]:
     """The batch positions that an int, slice, list of ints, or int64 or boolean tensor selects out of N."""
     if isinstance(index, int) and not isinstance(index, bool):

@@ -9,7 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._textures_base import TexturesBase, check_repeats, check_same, pad, repeat_list, rows_of, unpad
+from ._textures_base import (
+    TexturesBase,
+    check_finite,
+    check_floating,
+    check_indices,
+    check_repeats,
+    check_same,
+    pad,
+    repeat_list,
+    rows_of,
+    unpad,
+)
 from .utils import PackedRectangle, PackedRectangles, Rectangle, pack_unique_rectangles
 
 Batch = Tensor | Sequence[Tensor]
@@ -46,8 +57,35 @@ class TexturesUV(TexturesBase):
             sampling_mode: "bilinear" or "nearest".
 
         Raises:
-            ValueError: shapes, batch sizes or devices that do not fit.
+            ValueError: shapes, batch sizes, channels, devices, modes or dtypes that do not fit; on the CPU also indices
+                that are out of range, and a NaN or an infinity in the images or the uv coordinates.
         """
+        self._fill(
+            maps, faces_uvs, verts_uvs, maps_ids, padding_mode, align_corners=align_corners, sampling_mode=sampling_mode
+        )
+        check_finite("maps", maps)
+        check_finite("verts_uvs", verts_uvs)
+        check_indices("faces_uvs", faces_uvs, [len(uvs) for uvs in verts_uvs], "verts_uvs")
+        if maps_ids is not None:
+            check_indices("maps_ids", maps_ids, [len(images) for images in maps], "maps")
+
+    def _fill(
+        self,
+        maps: Batch,
+        faces_uvs: Batch,
+        verts_uvs: Batch,
+        maps_ids: Batch | None,
+        padding_mode: str,
+        *,
+        align_corners: bool,
+        sampling_mode: str,
+    ) -> None:
+        for name, mode, modes in (
+            ("padding_mode", padding_mode, ("zeros", "border", "reflection")),
+            ("sampling_mode", sampling_mode, ("bilinear", "nearest")),
+        ):
+            if mode not in modes:
+                raise ValueError(f"{name} must be one of {', '.join(modes)}, got {mode!r}")
         self.padding_mode = padding_mode
         self.align_corners = align_corners
         self.sampling_mode = sampling_mode
@@ -104,6 +142,12 @@ class TexturesUV(TexturesBase):
             "sampling_mode": self.sampling_mode,
         }
 
+    def _derived(self, *, maps: Batch, faces_uvs: Batch, verts_uvs: Batch, maps_ids: Batch | None = None) -> TexturesUV:
+        """A texture of this class whose values come from checked ones."""
+        new = object.__new__(type(self))
+        new._fill(maps, faces_uvs, verts_uvs, maps_ids, **self._options())
+        return new
+
     def faces_uvs_padded(self) -> Tensor:
         """(N, max F_i, 3) int64, padded with zeros."""
         if self._faces_uvs_padded is None:
@@ -159,24 +203,22 @@ class TexturesUV(TexturesBase):
         rows = rows_of(index, self._N)
         ids = self.maps_ids_list()
         faces, verts, maps = self.faces_uvs_list(), self.verts_uvs_list(), self.maps_list()
-        return type(self)(
+        return self._derived(
             maps=[maps[row] for row in rows],
             faces_uvs=[faces[row] for row in rows],
             verts_uvs=[verts[row] for row in rows],
             maps_ids=None if ids is None else [ids[row] for row in rows],
-            **self._options(),
         )
 
     def extend(self, N: int) -> TexturesUV:
         """Each texture N times, in order."""
         check_repeats(N)
         ids = self.maps_ids_padded()
-        texture = type(self)(
+        texture = self._derived(
             maps=self.maps_padded().repeat_interleave(N, dim=0),
             faces_uvs=self.faces_uvs_padded().repeat_interleave(N, dim=0),
             verts_uvs=self.verts_uvs_padded().repeat_interleave(N, dim=0),
             maps_ids=None if ids is None else ids.repeat_interleave(N, dim=0),
-            **self._options(),
         )
         texture._num_faces_per_mesh = repeat_list(self._num_faces_per_mesh, N)
         return texture
@@ -191,10 +233,7 @@ class TexturesUV(TexturesBase):
     def _sample(self, uv: Tensor, map_of_uv: Tensor | None) -> Tensor:
         """Sample the images at uv (N, A, B, D, 2), from the image map_of_uv (N, A, B, D); returns (N, A, B, D, C)."""
         maps = self.maps_padded()
-        if not maps.is_floating_point():
-            raise ValueError(
-                f"TexturesUV maps must be floating point to be sampled, got {maps.dtype}: use maps.float()"
-            )
+        check_floating("TexturesUV maps", maps)
         # grid_sample wants x, y in [-1, 1] with y downwards.
         xy = (uv * uv.new_tensor([2.0, -2.0]) + uv.new_tensor([-1.0, 1.0])).to(maps.dtype)
         options: dict[str, Any] = {
@@ -255,12 +294,11 @@ class TexturesUV(TexturesBase):
         ids = [texture.maps_ids_list() for texture in joined]
         if any((one is None) != (ids[0] is None) for one in ids):
             raise ValueError("Textures with one and with several maps cannot be joined in one batch")
-        return type(self)(
+        return self._derived(
             maps=[item for texture in joined for item in texture.maps_list()],
             faces_uvs=[item for texture in joined for item in texture.faces_uvs_list()],
             verts_uvs=[item for texture in joined for item in texture.verts_uvs_list()],
             maps_ids=None if ids[0] is None else [item for one in ids if one is not None for item in one],
-            **self._options(),
         )
 
     def join_scene(self) -> TexturesUV:
@@ -283,8 +321,10 @@ class TexturesUV(TexturesBase):
             verts_uvs.append(self._move_uvs(uvs, image, place, plan.total_size, border))
             faces_uvs.append(faces + offset)
             offset += len(uvs)
-        return type(self)(
-            maps=[scene], faces_uvs=[torch.cat(faces_uvs)], verts_uvs=[torch.cat(verts_uvs)], **self._options()
+        return self._derived(
+            maps=[scene],
+            faces_uvs=[torch.cat(faces_uvs)],
+            verts_uvs=[torch.cat(verts_uvs)],
         )
 
     def _paste(self, scene: Tensor, image: Tensor, place: PackedRectangle, border: int) -> None:
@@ -325,12 +365,11 @@ class TexturesUV(TexturesBase):
             )
         ids = self.maps_ids_list()
         kept = [(n, chosen) for n, chosen_of_mesh in enumerate(faces_ids_list) for chosen in chosen_of_mesh]
-        return type(self)(
+        return self._derived(
             maps=[maps[n] for n, _ in kept],
             faces_uvs=[faces[n][chosen] for n, chosen in kept],
             verts_uvs=[verts[n] for n, _ in kept],
             maps_ids=None if ids is None else [ids[n][chosen] for n, chosen in kept],
-            **self._options(),
         )
 
     def centers_for_image(self, index: int) -> Tensor:

@@ -8,7 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._textures_base import TexturesBase, check_repeats, check_same, pad, repeat_list, rows_of, unpad
+from ._textures_base import (
+    TexturesBase,
+    check_finite,
+    check_floating,
+    check_repeats,
+    check_same,
+    pad,
+    repeat_list,
+    rows_of,
+    unpad,
+)
 
 
 class TexturesVertex(TexturesBase):
@@ -19,7 +29,14 @@ class TexturesVertex(TexturesBase):
 
         Args:
             verts_features: (N, V, C), or a list of N tensors (V_i, C).
+
+        Raises:
+            ValueError: wrong shapes and, on the CPU, a NaN or an infinity.
         """
+        self._fill(verts_features)
+        check_finite("verts_features", verts_features)
+
+    def _fill(self, verts_features: Tensor | Sequence[Tensor]) -> None:
         if isinstance(verts_features, (tuple, list)):
             if not all(isinstance(item, Tensor) and item.ndim == 2 for item in verts_features):
                 raise ValueError("Expected verts_features to be a list of tensors of shape (V, C).")
@@ -38,6 +55,17 @@ class TexturesVertex(TexturesBase):
             raise ValueError(f"verts_features must be a tensor or list of tensors; got {type(verts_features)!r}")
         self._N = len(verts_features)
         self.valid = torch.ones((self._N,), dtype=torch.bool, device=self.device)
+
+    def _derived(self, verts_features: Tensor | Sequence[Tensor]) -> TexturesVertex:
+        """A texture of this class with features that come from checked ones."""
+        new = object.__new__(type(self))
+        new._fill(verts_features)
+        return new
+
+    def num_channels(self) -> int:
+        """C, the number of features of a vertex; 3 in an empty batch."""
+        features = next(iter(self._verts_features_list or ()), self._verts_features_padded)
+        return 3 if features is None else int(features.shape[-1])
 
     def verts_features_padded(self) -> Tensor:
         """The features as (N, max V_i, C), padded with zeros."""
@@ -64,12 +92,12 @@ class TexturesVertex(TexturesBase):
         """The textures of the meshes at `index`."""
         features = self.verts_features_list()
         chosen = [features[row] for row in rows_of(index, self._N)]
-        return type(self)(chosen if chosen else self.verts_features_padded()[:0, :0])
+        return self._derived(chosen if chosen else self.verts_features_padded()[:0, :0])
 
     def extend(self, N: int) -> TexturesVertex:
         """Each texture N times, in order."""
         check_repeats(N)
-        texture = type(self)(self.verts_features_padded().repeat_interleave(N, dim=0))
+        texture = self._derived(self.verts_features_padded().repeat_interleave(N, dim=0))
         texture._num_verts_per_mesh = repeat_list(self._num_verts_per_mesh, N)
         return texture
 
@@ -81,6 +109,7 @@ class TexturesVertex(TexturesBase):
         from recon_engine.ops.interp_face_attrs import interpolate_face_attributes
 
         corners = self.faces_verts_textures_packed(faces_packed)
+        check_floating("TexturesVertex features", corners)
         return interpolate_face_attributes(fragments.pix_to_face, fragments.bary_coords, corners)
 
     def faces_verts_textures_packed(self, faces_packed: Tensor | None = None) -> Tensor:
@@ -101,16 +130,18 @@ class TexturesVertex(TexturesBase):
                 f"vertex_ids_list must be of the same length as verts_features_list: {len(vertex_ids_list)} and "
                 f"{len(features)}"
             )
-        return type(self)([values[ids] for values, kept in zip(features, vertex_ids_list, strict=True) for ids in kept])
+        return self._derived(
+            [values[ids] for values, kept in zip(features, vertex_ids_list, strict=True) for ids in kept]
+        )
 
     def join_batch(self, textures: list[TexturesVertex]) -> TexturesVertex:
         """One batch of the textures of self and of those in the list."""
         check_same(textures, TexturesVertex)
-        return type(self)([item for texture in (self, *textures) for item in texture.verts_features_list()])
+        return self._derived([item for texture in (self, *textures) for item in texture.verts_features_list()])
 
     def join_scene(self) -> TexturesVertex:
         """The textures of the whole batch as that of one mesh."""
-        return type(self)([self.verts_features_packed()])
+        return self._derived([self.verts_features_packed()])
 
     def check_shapes(self, batch_size: int, max_num_verts: int, max_num_faces: int) -> bool:
         """Whether there is a feature for each vertex."""

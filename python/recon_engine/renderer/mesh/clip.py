@@ -323,10 +323,11 @@ def _converted_everywhere(
     index: Tensor, is_empty: Tensor, bary_coords: Tensor, conversion: Tensor, row_of_face: Tensor
 ) -> Tensor:
     """The conversion of all pixels, with the identity where there is nothing to convert: nothing is counted."""
+    from recon_engine.ops.interp_face_attrs import interpolate_face_attributes
+
     identity = torch.eye(3, dtype=conversion.dtype, device=conversion.device)
-    matrices = torch.where(
-        (row_of_face >= 0)[:, None, None], conversion.index_select(0, row_of_face.clamp(min=0)), identity
-    )
-    of_pixel = matrices.index_select(0, index.reshape(-1)).view(*index.shape, 3, 3)
-    converted = (of_pixel * bary_coords[..., None, :]).sum(dim=-1)
+    of_face = conversion.index_select(0, row_of_face.clamp(min=0))
+    matrices = torch.where((row_of_face >= 0)[:, None, None], of_face, identity)
+    # What is interpolated over a clipped face are the barycentric coordinates of its vertices.
+    converted = interpolate_face_attributes(index, bary_coords, matrices.transpose(1, 2))
     return converted.masked_fill(is_empty[..., None], -1.0)
