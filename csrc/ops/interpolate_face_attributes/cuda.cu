@@ -138,9 +138,8 @@ void add_in_order(const FaceInterpolation<T>& in, const FaceInterpolationGrads<T
   const Scratch<ShownBox> boxes(in.F, device);
   parallel_for(device, in.F, EmptyBox{boxes.data()});
   const auto blocks = static_cast<unsigned>(std::min<int64_t>((in.S + threads - 1) / threads, 65535));
-  box_kernel<<<blocks, threads, 0, stream_of(device)>>>(in, boxes.data());
-  ordered_kernel<<<static_cast<unsigned>(in.F), threads, 0, stream_of(device)>>>(in, g, boxes.data());
-  check_launch();
+  launch(box_kernel<T>, blocks, threads, device, in, boxes.data());
+  launch(ordered_kernel<T>, static_cast<unsigned>(in.F), threads, device, in, g, boxes.data());
 }
 
 }  // namespace
@@ -153,16 +152,16 @@ void interpolate_face_attributes_cuda(const FaceInterpolation<T>& in, T* values,
 template <class T>
 void interpolate_face_attributes_backward_cuda(const FaceInterpolation<T>& in, const FaceInterpolationGrads<T>& g,
                                                const Device& device) {
-  const DeviceGuard guard(device);
-  if (g.grad_attributes && in.F * in.D > 0)
+  const bool sum = g.grad_attributes && in.F * in.D > 0, ordered = sum && deterministic();
+  if (sum) {
+    const DeviceGuard guard(device);
     cudaMemsetAsync(g.grad_attributes, 0, in.F * 3 * in.D * sizeof(T), stream_of(device));
+  }
   if (in.S == 0) return;
-  const bool reduce = g.grad_attributes && in.F * in.D > 0, ordered = reduce && deterministic();
-  if (g.grad_bary || (reduce && !ordered)) {
+  if (g.grad_bary || (sum && !ordered)) {
     const int64_t patches = in.N * ((in.H + 3) / 4) * ((in.W + 7) / 8);
-    backward_kernel<<<static_cast<unsigned>((patches * 32 + threads - 1) / threads), threads, 0, stream_of(device)>>>(
-        in, g, reduce && !ordered, patches);
-    check_launch();
+    const auto blocks = static_cast<unsigned>((patches * 32 + threads - 1) / threads);
+    launch(backward_kernel<T>, blocks, threads, device, in, g, sum && !ordered, patches);
   }
   if (ordered) add_in_order(in, g, device);
 }
