@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .textures import TexturesVertex
 
-_SPARSE = 0.5  # below this part of fragments with a face, only those are lit: soft renderings have a few per cent
+_SPARSE = 0.5  # on a CPU only fragments with a face are lit when they are fewer than this part of all
 
 
 def _per_point(value: Tensor, points: Tensor) -> Tensor:
@@ -123,10 +123,13 @@ def phong_shading(meshes: Any, fragments: Any, lights: Any, cameras: Any, materi
     Returns:
         (N, H, W, K, C): (ambient + diffuse) texels + specular. Differentiable.
     """
-    shown = (fragments.pix_to_face.reshape(-1) >= 0).nonzero()[:, 0]
     # Batches that do not match are refused where they are broadcast.
     is_matching = all(len(properties) in (1, len(meshes)) for properties in (lights, cameras, materials))
-    if not is_matching or len(shown) >= _SPARSE * fragments.pix_to_face.numel():
+    # Finding the fragments that show a face would wait for a GPU.
+    if not is_matching or fragments.pix_to_face.is_cuda:
+        return _phong_shading_with_pixels(meshes, fragments, lights, cameras, materials, texels)[0]
+    shown = (fragments.pix_to_face.reshape(-1) >= 0).nonzero()[:, 0]
+    if len(shown) >= _SPARSE * fragments.pix_to_face.numel():
         return _phong_shading_with_pixels(meshes, fragments, lights, cameras, materials, texels)[0]
     factor, specular = _light_shown(meshes, fragments, shown, lights, cameras, materials)
     return factor * texels + specular
