@@ -216,7 +216,7 @@ def render(
             with bar, pictures.whole_file(turntable) as work:
                 film = (laid(rgba) for rgba in bar)
                 if turntable.suffix.lower() == ".gif":
-                    pictures.save_gif(work, film, milliseconds=10 * max(1, round(100 / rate)))
+                    pictures.save_gif(work, film, milliseconds=10 * round(100 / rate), colors=256)
                 else:
                     pictures.save_mp4(work, film, rate)
             print(f"turntable: {turntable.absolute()}")

@@ -206,10 +206,10 @@ def whole_file(path: Path) -> Iterator[Path]:
         work.unlink(missing_ok=True)
 
 
-def save_gif(path: Path, frames: Iterable[np.ndarray], milliseconds: int = 110) -> None:
+def save_gif(path: Path, frames: Iterable[np.ndarray], milliseconds: int = 110, colors: int = 128) -> None:
     """An endless GIF of RGB frames, which are asked for one by one."""
     image_module = extra("PIL.Image", "io")
-    images = (image_module.fromarray(frame).quantize(128, dither=0) for frame in frames)
+    images = (image_module.fromarray(frame).quantize(colors, dither=0) for frame in frames)
     next(images).save(path, save_all=True, append_images=images, duration=milliseconds, loop=0, disposal=2)
 
 
