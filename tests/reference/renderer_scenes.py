@@ -384,6 +384,111 @@ def render_scene(lib: SimpleNamespace, name: str) -> dict[str, torch.Tensor]:
     return out
 
 
+IMAGE_CAMERAS = (*(kind for kind in CAMERA_KINDS if kind != "fov_radians"), "fisheye")
+IMAGE_TEXTURES = {
+    **dict.fromkeys(("HardPhongShader", "SoftPhongShader", "HardFlatShader"), ("vertex", "uv", "uv_several", "atlas")),
+    "SplatterPhongShader": ("vertex", "uv", "uv_several", "atlas"),
+    **dict.fromkeys(("HardGouraudShader", "SoftGouraudShader"), ("vertex",)),
+    **dict.fromkeys(("SoftSilhouetteShader", "HardDepthShader", "SoftDepthShader"), ("none",)),
+}
+"""Textures by shader: lighting at vertices shows colours of vertices, and silhouettes and depths need no texture."""
+
+
+def image_camera(lib: SimpleNamespace, kind: str) -> Any:
+    """One camera of a kind for images of 24 x 20 pixels."""
+    r = lib.renderer
+    R, T = r.look_at_view_transform(2.4, 28.0, 35.0)
+    focal, point, size = ((1.9, 1.7),), ((0.1, -0.05),), ((24, 20),)
+    pixels = {"in_ndc": False, "image_size": size, "R": R, "T": T}
+    makers = {
+        "fov_perspective": lambda: r.FoVPerspectiveCameras(znear=0.5, zfar=6.0, aspect_ratio=1.1, fov=58.0, R=R, T=T),
+        "fov_orthographic": lambda: r.FoVOrthographicCameras(
+            znear=0.5, zfar=6.0, max_y=1.3, min_y=-1.2, max_x=1.2, min_x=-1.3, R=R, T=T
+        ),
+        "perspective": lambda: r.PerspectiveCameras(focal, point, R, T),
+        "orthographic": lambda: r.OrthographicCameras(((0.8, 0.9),), point, R, T),
+        "perspective_screen": lambda: r.PerspectiveCameras(((19.0, 17.0),), ((9.0, 12.5),), **pixels),
+        "orthographic_screen": lambda: r.OrthographicCameras(((8.0, 9.0),), ((9.0, 12.5),), **pixels),
+        "fisheye": lambda: lib.fisheye.FishEyeCameras(
+            focal_length=torch.tensor([[1.8]]),
+            principal_point=torch.tensor([[0.05, -0.1]]),
+            radial_params=torch.tensor([[0.05, -0.02, 0.01, 0.0, 0.0, 0.0]]),
+            tangential_params=torch.tensor([[0.01, -0.02]]),
+            thin_prism_params=torch.tensor([[0.01, 0.0, -0.01, 0.0]]),
+            R=R,
+            T=T,
+            world_coordinates=True,
+        ),
+    }
+    return makers[kind]()
+
+
+def image_texture(lib: SimpleNamespace, kind: str, verts: int, faces: int) -> tuple[Any, torch.Tensor | None]:
+    """A texture of one mesh, and the tensor in which its gradient is taken."""
+    r = lib.renderer
+    uvs, faces_uvs = uniform(52, 1, 9, 2, low=0.0), torch.arange(faces * 3).view(1, faces, 3) % 9
+    shapes = {"vertex": (1, verts, 3), "uv": (1, 7, 5, 3), "uv_several": (1, 3, 4, 5, 3), "atlas": (1, faces, 2, 2, 3)}
+    if kind == "none":
+        return None, None
+    leaf = uniform(50, *shapes[kind], low=0.0).requires_grad_()
+    makers = {
+        "vertex": lambda: r.TexturesVertex(leaf),
+        "uv": lambda: r.TexturesUV(leaf, faces_uvs, uvs),
+        "uv_several": lambda: r.TexturesUV(leaf, faces_uvs, uvs, maps_ids=torch.arange(faces)[None] % 3),
+        "atlas": lambda: r.TexturesAtlas(leaf),
+    }
+    return makers[kind](), leaf
+
+
+def image_scene(lib: SimpleNamespace, shader: str, texture: str, camera: str) -> dict[str, torch.Tensor]:
+    """The image of a torus by a shader with a texture and a camera, and gradients for one of the cameras.
+
+    For soft shaders this is not a perspective one: with blur PyTorch3D's gradients are wrong there.
+    """
+    verts, faces = torus()
+    verts = verts.clone().requires_grad_()
+    textures, leaf = image_texture(lib, texture, len(verts), len(faces))
+    meshes = lib.structures.Meshes([verts], [faces], textures=textures)
+    cameras, soft = image_camera(lib, camera), shader.startswith("Soft")
+    params = lib.renderer.BlendParams(sigma=2e-4, gamma=1e-2, background_color=(0.1, 0.2, 0.3))
+    if shader == "SplatterPhongShader":
+        params = params._replace(sigma=0.5)
+    made = getattr(lib.shader, shader)
+    if shader == "SoftSilhouetteShader":
+        made = made(blend_params=params)
+    else:
+        lights = lib.renderer.PointLights(location=((1.0, 2.0, 2.0),))
+        made = made(cameras=cameras, lights=lights, blend_params=params)
+    # Without blur for the atlas: on the border of a face, where blur clips to, rounding decides what PyTorch3D shows.
+    blur_radius = 0.002 if soft and texture != "atlas" else 0.0
+    settings = lib.renderer.RasterizationSettings((24, 20), blur_radius, faces_per_pixel=4 if soft else 1)
+    renderer = lib.renderer.MeshRenderer(lib.renderer.MeshRasterizer(cameras, settings), made)
+    planes = {} if hasattr(cameras, "zfar") else {"znear": 0.5, "zfar": 6.0}
+    image = renderer(meshes, **planes)
+    out = {"image": image.detach()}
+    if camera == ("fov_orthographic" if soft else "fov_perspective"):
+        loss = (image * uniform(51, *image.shape)).sum()
+        leaves = [tensor for tensor in (verts, leaf) if tensor is not None]
+        grads = torch.autograd.grad(loss, leaves, allow_unused=True)
+        out.update({f"grad{i}": grad for i, grad in enumerate(grads) if grad is not None})
+    return out
+
+
+def image_scenes() -> list[tuple[str, str, str]]:
+    """Every shader with every texture and camera that it works with."""
+    return [
+        (shader, texture, camera)
+        for shader, textures in IMAGE_TEXTURES.items()
+        for texture in textures
+        for camera in IMAGE_CAMERAS
+        if (shader, camera) not in UNDEFINED
+    ]
+
+
+# PyTorch3D splats with a projection by a matrix, which a fisheye camera has not.
+UNDEFINED = (("SplatterPhongShader", "fisheye"),)
+
+
 def all_scenes() -> dict[str, tuple[Any, tuple[str, ...]]]:
     """Every scene by its name: the function and its arguments after the library."""
     return {
@@ -396,6 +501,7 @@ def all_scenes() -> dict[str, tuple[Any, tuple[str, ...]]]:
         **{f"splatter/{name}": (splatter_scene, (name,)) for name in SPLATTER},
         **{f"shaders/{name}": (shader_scene, (name,)) for name in SHADERS},
         **{f"renders/{name}": (render_scene, (name,)) for name in RENDERS},
+        **{f"images_{shader}/{'/'.join(rest)}": (image_scene, (shader, *rest)) for shader, *rest in image_scenes()},
     }
 
 

@@ -54,11 +54,17 @@ def live(scenes):
     return run
 
 
-@pytest.fixture(scope="session")
-def assert_scene_equal(scenes, recorded):
+@pytest.fixture
+def assert_scene_equal(scenes, recorded, assert_picture):
     """Run a scene with our modules and compare with PyTorch3D's numbers, recorded or given."""
 
-    def check(name: str, expected: dict[str, np.ndarray] | None = None, tol: float = 2e-6, skip: tuple = ()) -> None:
+    def check(
+        name: str,
+        expected: dict[str, np.ndarray] | None = None,
+        tol: float = 2e-6,
+        skip: tuple = (),
+        gradient_tol: float | None = None,
+    ) -> None:
         got = scenes.run("recon_engine", name)
         if expected is None:
             expected = {key.removeprefix(f"{name}/"): a for key, a in recorded.items() if key.startswith(f"{name}/")}
@@ -68,7 +74,11 @@ def assert_scene_equal(scenes, recorded):
                 continue
             assert got[key].shape == want.shape, key
             scale = max(1.0, float(np.abs(want).max(initial=0.0)))
-            np.testing.assert_allclose(got[key], want, rtol=0, atol=tol * scale, err_msg=f"{name}: {key}")
+            if key == "image":
+                assert_picture(got[key], want, atol=tol * scale, name=name)
+                continue
+            atol = scale * (tol if gradient_tol is None else gradient_tol)
+            np.testing.assert_allclose(got[key], want, rtol=0, atol=atol, err_msg=f"{name}: {key}")
 
     return check
 
