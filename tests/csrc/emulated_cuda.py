@@ -113,11 +113,16 @@ class EmulatedCuda:
             ctypes.c_uint64,
             ctypes.c_bool,
         ]
+        self._library.emulated_barriers.restype = ctypes.c_int64
         self.order = ASCENDING
 
     def has(self, name: str) -> bool:
         """Whether there is a kernel of that name."""
         return self._library.emulated_arity(name.encode()) >= 0
+
+    def barriers(self) -> int:
+        """How many barriers the blocks of the last call have passed: a measure of their work."""
+        return self._library.emulated_barriers()
 
     def call(self, name: str, *args: Any) -> None:
         """Runs one kernel in the current order of threads."""
@@ -145,7 +150,7 @@ def running(cuda: EmulatedCuda, order: int) -> Iterator[EmulatedCuda]:
 
 
 def _kernel_cells(function: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
-    """Where an op's functions keep its kernels: the variables `forward_kernel` and `backward_kernel` they close over."""
+    """Where an op's functions keep its kernels: the variables `forward_kernel` and `backward_kernel` of a closure."""
     function = getattr(function, "__wrapped__", function)
     if id(function) in seen or not hasattr(function, "__code__"):
         return

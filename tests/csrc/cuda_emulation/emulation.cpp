@@ -154,6 +154,7 @@ std::string failure;
 Votes votes;
 uint64_t order = 0;
 cudaError_t last_error = cudaSuccess;
+int64_t barriers = 0;  // that blocks have passed in this call
 
 void fiber_main() {
   while (true) {
@@ -238,6 +239,7 @@ bool open_barrier(int threads) {
     votes.any |= f->value != 0, votes.all &= f->value != 0, votes.count += f->value != 0;
   }
   if (!any) return false;
+  ++barriers;
   for (int i = 0; i < threads; ++i)
     if (fibers[i]->state == State::at_barrier) fibers[i]->state = State::ready;
   return true;
@@ -427,12 +429,15 @@ int emulated_arity(const char* name) {
   return -1;
 }
 
+// How many barriers the blocks of the last call have passed: a measure of their work.
+int64_t emulated_barriers() { return barriers; }
+
 // Calls an op as if its tensors were on a GPU. Order 0 runs threads and blocks ascending, 1 descending, any other
 // shuffled. Returns null, or what went wrong.
 const char* emulated_call(const char* name, const Argument* arguments, int n, uint64_t thread_order,
                           bool deterministic) {
   const FaultHandler handler;
-  failure.clear(), message.clear(), order = thread_order;
+  failure.clear(), message.clear(), order = thread_order, barriers = 0;
   recon::set_num_threads(1), recon::set_deterministic(deterministic);
   if (sigsetjmp(escape, 1) == 0) {
     try {
