@@ -16,7 +16,7 @@ namespace py = pybind11;
 
 namespace {
 
-constexpr size_t max_args = 32;
+constexpr size_t max_args = 40;
 constexpr int max_dims = 8;
 
 const DLPackExchangeAPI* exchange = nullptr;

@@ -256,6 +256,41 @@ inline Pack<double> exp(Pack<double> x) {
   return v;
 }
 
+// ln x to about 2 ulp for positive normal numbers; nothing is promised for others.
+inline Pack<float> log(Pack<float> x) {
+  using P = Pack<float>;
+  // x = 2^n (1 + m) with 1 + m between the square roots of a half and of two.
+  const Ints bits = (Ints)x.raw - 0x3f3504f3;
+  const Ints n = bits >> 23;
+  const P m = P((Floats)((bits & 0x007fffff) + 0x3f3504f3)) - P(1.0f), e(__builtin_convertvector(n, Floats));
+  P p(7.0376836292e-2f);
+  for (const float k : {-1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f, -1.6668057665e-1f,
+                        2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f})
+    p = p * m + P(k);
+  const P square = m * m;
+  return (m + (p * m * square - e * P(2.12194440e-4f) - square * P(0.5f))) + e * P(0.693359375f);
+}
+
+inline Pack<double> log(Pack<double> x) {
+  Pack<double> v;
+  for (int i = 0; i < Pack<double>::lanes; ++i) v.raw[i] = std::log(x.raw[i]);
+  return v;
+}
+
+template <class T>
+inline Pack<T> sqrt(Pack<T> x) {
+#if RECON_SIMD_BYTES == 64
+  if constexpr (sizeof(T) == 4)
+    return (RawOf<T>)_mm512_maskz_sqrt_ps(0xffff, (__m512)x.raw);
+  else
+    return (RawOf<T>)_mm512_maskz_sqrt_pd(0xff, (__m512d)x.raw);
+#else
+  Pack<T> v;
+  for (int i = 0; i < Pack<T>::lanes; ++i) v.raw[i] = std::sqrt(x.raw[i]);
+  return v;
+#endif
+}
+
 }  // namespace RECON_SIMD
 }  // namespace recon
 #endif  // RECON_SIMD

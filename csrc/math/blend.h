@@ -6,6 +6,9 @@
 
 namespace recon {
 
+// The depth of the background in softmax blending, and the least weight it has.
+constexpr double blend_epsilon = 1e-10;
+
 // Probability that a face covers a pixel, from the signed squared distance d (negative inside): 1 / (1 + exp(d /
 // sigma)). Liu et al., Soft Rasterizer, ICCV 2019, equation 1.
 template <class T>

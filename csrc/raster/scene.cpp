@@ -126,7 +126,8 @@ TiledScene<T>::TiledScene(const RasterInput<T>& in, int tile_height)
 }
 
 template <class T>
-void scatter_to_verts(const RasterInput<T>& in, const std::vector<FaceGrads<T>>& parts, int components, T* grad_verts) {
+void scatter_to_verts(const RasterInput<T>& in, const std::vector<FaceGrads<T>>& parts, int components, int width,
+                      T* grad_verts) {
   int64_t n = 0;
   for (const auto& part : parts) n += part.n;
   // Below some thousand entries one thread is faster than waking another.
@@ -137,17 +138,17 @@ void scatter_to_verts(const RasterInput<T>& in, const std::vector<FaceGrads<T>>&
       for (int64_t q = 0; q < part.n; ++q) {
         if (part.faces[q] < 0) continue;
         const int64_t* v = in.faces + 3 * int64_t{part.faces[q]};
-        const T* g = part.grads + q * 3 * components;
+        const T* g = part.grads + q * part.stride;
         for (int c = 0; c < 3; ++c)
           if (v[c] >= begin && v[c] < end)
-            for (int d = 0; d < components; ++d) grad_verts[3 * v[c] + d] += g[c * components + d];
+            for (int d = 0; d < components; ++d) grad_verts[width * v[c] + d] += g[c * components + d];
       }
   });
 }
 
 template class TiledScene<float>;
 template class TiledScene<double>;
-template void scatter_to_verts(const RasterInput<float>&, const std::vector<FaceGrads<float>>&, int, float*);
-template void scatter_to_verts(const RasterInput<double>&, const std::vector<FaceGrads<double>>&, int, double*);
+template void scatter_to_verts(const RasterInput<float>&, const std::vector<FaceGrads<float>>&, int, int, float*);
+template void scatter_to_verts(const RasterInput<double>&, const std::vector<FaceGrads<double>>&, int, int, double*);
 
 }  // namespace recon

@@ -45,18 +45,18 @@ class TiledScene {
   Scratch<int32_t> list;     // faces of tile 0, of tile 1, ...
 };
 
-// Gradients of the corners of n faces, such as a tile leaves behind; negative faces are left out.
+// Gradients of the three corners of n faces, such as a tile leaves behind; negative faces are left out.
 template <class T>
 struct FaceGrads {
   const int32_t* faces;
-  const T* grads;  // n 3 components
-  int64_t n;
+  const T* grads;  // n rows, each beginning with 3 components
+  int64_t n, stride;
 };
 
-// Adds the parts, in order, to the first `components` coordinates of the vertices. Each vertex belongs to one thread,
-// so sums are in the same order whatever the number of threads.
+// Adds the parts, in order, to the first `components` numbers of the vertices' rows, which are `width` long. Each
+// vertex belongs to one thread, so sums are in the same order whatever the number of threads.
 template <class T>
-void scatter_to_verts(const RasterInput<T>& input, const std::vector<FaceGrads<T>>& parts, int components,
+void scatter_to_verts(const RasterInput<T>& input, const std::vector<FaceGrads<T>>& parts, int components, int width,
                       T* grad_verts);
 
 }  // namespace recon

@@ -49,6 +49,8 @@ struct Tile {
     return (row / B::rows * B::across + column / B::columns) * B::lanes + row % B::rows * B::columns +
            column % B::columns;
   }
+  static int row(int pixel) { return pixel / B::lanes / B::across * B::rows + pixel % B::lanes / B::columns; }
+  static int column(int pixel) { return pixel / B::lanes % B::across * B::columns + pixel % B::lanes % B::columns; }
 };
 
 // One face, spread over registers, with what is constant over the pixels.
@@ -126,6 +128,9 @@ struct HitDetails {
   T dist, w0, w1, w2;
 };
 
+// Tiles whose hit lists fit the second-level cache.
+inline int tile_height_for(int64_t K) { return K <= 16 ? 16 : K <= 64 ? 8 : 2; }
+
 // The hits of each pixel of a tile in the order they come, cut back to the K nearest whenever the room is used up.
 template <class T>
 class HitLists {
@@ -173,6 +178,17 @@ class HitLists {
         return;
       }
     add(pixel, z, face, details);
+  }
+
+  // How many hits of a pixel are kept of at most `most` (not above K).
+  int64_t size(int64_t pixel, int64_t most) const { return std::min<int64_t>(count_[pixel], most); }
+
+  // Calls body(z, face, details) for the `most` nearest hits of a pixel, by ascending face.
+  template <class F>
+  void for_each_nearest(int64_t pixel, int64_t most, const F& body) const {
+    const int64_t first = pixel * room_, n = count_[pixel];
+    for (int64_t i = first; i < first + n; ++i)
+      if (n <= most || rank(pixel, i) < most) body(z_[i], face_[i], details_[i]);
   }
 
   // Calls body(k, z, face, details) for the K nearest hits of a pixel, k their position by (z, face); in any order.

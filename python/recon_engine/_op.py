@@ -186,7 +186,7 @@ class Op:
         self._forward, self._forward_op, self._function = forward, forward_op, Function
         self._differentiable = backward_kernel is not None
         self._shown = shown if kept else None
-        self._constant = constant
+        self.constants = constant
         _ops[name] = self
 
     def __call__(self, *inputs: Any) -> Any:
@@ -199,7 +199,7 @@ class Op:
             inputs = tuple(a.float() if is_float(a) and a.dtype.itemsize < 4 else a for a in inputs)
         requires = [isinstance(a, Tensor) and a.requires_grad for a in inputs]
         if self._differentiable and torch.is_grad_enabled() and any(requires):
-            if any(requires[i] for i in self._constant):
+            if any(requires[i] for i in self.constants):
                 with torch.autocast(device, enabled=False):
                     return self.reference(*inputs)
             return self._without_kept(self._function.apply(*inputs))

@@ -92,6 +92,16 @@ def soft_silhouette(random: Callable[..., Tensor]) -> tuple[Any, ...]:
 
 
 @_sample
+def render_faces(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    verts, faces, first, count = _two_meshes(random)
+    lights = torch.cat([random(2, 9), random(2, 6) * 4 - 2, 1 + 5 * random(2, 1)], 1)
+    planes = torch.tensor([[0.5, 3.0], [0.1, 4.0]], dtype=torch.float64)
+    tables = (random(12, 6) - 0.5, random(12, 3, 2), random(2, 4, 3, 3), torch.arange(12) % 2)
+    geometry, look = (9, 7, 0.02, 4, True, True, False), ("point", "image", "border", False, True, False)
+    return verts, faces, first, count, None, *tables, lights, planes, random(3), *geometry, *look, 0.02, 0.1
+
+
+@_sample
 def nearest(random: Callable[..., Tensor]) -> tuple[Any, ...]:
     return random(2, 9, 3), random(2, 11, 3), torch.tensor([9, 6]), torch.tensor([7, 11]), False, 2
 

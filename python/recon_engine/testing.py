@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,9 +12,12 @@ from recon_engine._op import is_float, reference
 
 
 def values_and_grads(op: Callable[..., Any], *inputs: Any) -> tuple[list[Tensor], list[Tensor]]:
-    """The outputs of `op` and the gradients of a fixed random functional of its float outputs in its float inputs."""
-    leaves = [a.detach().clone().requires_grad_() if is_float(a) else a for a in inputs]
-    differentiable = [a for a in leaves if is_float(a)]
+    """The outputs of `op` and the gradients of a fixed random functional of its float outputs in its float inputs.
+
+    The `constants` of an `Op` are left out: its kernel has no gradient in them.
+    """
+    leaves = [a.detach().clone() if isinstance(a, Tensor) else a for a in inputs]
+    differentiable = [a.requires_grad_() for i, a in enumerate(leaves) if is_float(a) and i not in constants_of(op)]
     out = op(*leaves)
     outs = list(out) if isinstance(out, tuple) else [out]
     generator = torch.Generator().manual_seed(0)
@@ -23,9 +26,16 @@ def values_and_grads(op: Callable[..., Any], *inputs: Any) -> tuple[list[Tensor]
         for o in outs
         if o.requires_grad
     )
-    grads = torch.autograd.grad(loss, differentiable, allow_unused=True) if isinstance(loss, Tensor) else ()
+    grads: Sequence[Tensor | None] = [None] * len(differentiable)
+    if isinstance(loss, Tensor):
+        grads = torch.autograd.grad(loss, differentiable, allow_unused=True)
     zeros = [torch.zeros_like(a) if g is None else g for a, g in zip(differentiable, grads)]
     return [o.detach() for o in outs], zeros
+
+
+def constants_of(op: Callable[..., Any]) -> list[int]:
+    """The positions of the inputs of an `Op` in which its kernel has no gradient; none for other functions."""
+    return list(getattr(op, "constants", []))
 
 
 def assert_matches_reference(

@@ -16,9 +16,6 @@ namespace {
 
 constexpr Device cpu;
 
-// Tiles whose hit lists fit the second-level cache.
-int tile_height_for(int64_t K) { return K <= 16 ? 16 : K <= 64 ? 8 : 2; }
-
 // One image row of a tile, as it will lie in the outputs: always -1 where nothing was put, between uses.
 template <class T>
 struct RowBuffer {
@@ -179,8 +176,9 @@ void rasterize_faces_backward_cpu(const RasterInput<T>& in, const FragmentGrads<
   });
 
   std::vector<FaceGrads<T>> parts;
-  for (const auto& r : results) parts.push_back({r.faces.data(), r.sums.data(), static_cast<int64_t>(r.faces.size())});
-  scatter_to_verts(in, parts, 3, g.grad_verts);
+  for (const auto& r : results)
+    parts.push_back({r.faces.data(), r.sums.data(), static_cast<int64_t>(r.faces.size()), 9});
+  scatter_to_verts(in, parts, 3, 3, g.grad_verts);
 }
 
 template void rasterize_faces_cpu(const RasterInput<float>&, const Fragments<float>&);

@@ -188,7 +188,7 @@ void soft_silhouette_backward_cpu(const RasterInput<T>& in, const Silhouette<T>&
         for (int d = 0; d < 6; ++d) sums[entry * 6 + d] = sum(g[d]);
     }
   });
-  scatter_to_verts<T>(in, {{touched.data(), sums.data(), scene.list.size()}}, 2, s.grad_verts);
+  scatter_to_verts<T>(in, {{touched.data(), sums.data(), scene.list.size(), 6}}, 2, 3, s.grad_verts);
 }
 
 template void soft_silhouette_cpu(const RasterInput<float>&, const Silhouette<float>&);

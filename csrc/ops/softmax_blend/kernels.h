@@ -2,6 +2,7 @@
 // What the entry points of softmax_blend hand to the kernels of each device.
 #include "core/simd.h"
 #include "core/tensor.h"
+#include "math/blend.h"
 
 namespace recon {
 
@@ -19,9 +20,6 @@ struct SoftmaxBlend {
                                             // every entry is written
   int64_t K, C, pixels_per_image;
 };
-
-// The depth of the background, and the least weight it has.
-constexpr double blend_epsilon = 1e-10;
 
 RECON_SIMD_DECLARE(template <class T> void softmax_blend_range(const SoftmaxBlend<T>& p, int64_t begin, int64_t end))
 RECON_SIMD_DECLARE(template <class T>
