@@ -244,7 +244,7 @@ def _to_view(cameras: Any, verts: Tensor, kwargs: dict[str, Any]) -> Tensor:
 
 def _affine(points: Tensor, linear: Tensor, shift: Tensor) -> Tensor:
     """Return points @ linear + shift for points (N, V, 3), linear (N or 1, 3, D) and shift (N or 1, D)."""
-    N = max(points.shape[0], linear.shape[0])
+    N = max(points.shape[0], linear.shape[0]) if len(points) else 0
     return torch.baddbmm(shift[:, None, :], points.expand(N, -1, -1), linear.expand(N, -1, -1))
 
 
