@@ -106,7 +106,7 @@ def as_on_cuda(monkeypatch):
     @contextlib.contextmanager
     def enter():
         with monkeypatch.context() as patched:
-            for name in ("clip", "rasterize_meshes", "rasterizer"):
+            for name in ("clip", "rasterize_meshes", "rasterizer", "_textures_atlas"):
                 module = importlib.import_module(f"recon_engine.renderer.mesh.{name}")
                 patched.setattr(module, "look_is_free", lambda tensor: False)
             yield

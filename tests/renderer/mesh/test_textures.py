@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -309,3 +310,31 @@ def test_texture_of_another_size():
         two_meshes(None).sample_textures(ALL_FACES)
     with pytest.raises(NotImplementedError, match="TexturesBase cannot be sampled"):
         TexturesBase().sample_textures(ALL_FACES)
+
+
+def test_atlas_on_the_border_of_a_face():
+    """Blurred rasterisation moves coordinates to borders, where PyTorch3D shows a texel far away for some roundings."""
+    R, above = 4, torch.nextafter(torch.tensor(1.0), torch.tensor(2.0)) - 1
+    atlas = TexturesAtlas(torch.rand(1, 1, R, R, 3))
+    w0 = torch.linspace(0.03, 0.97, 30)
+    for offset in (-above, 0.0, above):
+        w1 = 1 - w0 + offset
+        bary = torch.stack((w0, w1, torch.zeros_like(w0)), dim=-1).view(1, 1, 30, 1, 3)
+        got = atlas.sample_textures(SimpleNamespace(pix_to_face=torch.zeros(1, 1, 30, 1).long(), bary_coords=bary))
+        column, row = (w0 * R).long(), (w1 * R).long()
+        torch.testing.assert_close(got[0, 0, :, 0], atlas.atlas_packed()[0, row, column])
+
+
+@pytest.mark.parametrize("kind", ["vertex", "atlas", "uv", "uv_several"])
+def test_sampling_never_waits_for_a_device(kind, scenes, recon, never_waits):
+    texture, leaf = scenes.image_texture(recon, kind, 60, 120)
+    verts, faces = scenes.torus()
+    meshes = Meshes([verts], [faces], textures=texture)
+    pixels = scenes.fragments_of(recon, 120, N=1)
+    expected = meshes.sample_textures(pixels)
+    (expected_grad,) = torch.autograd.grad(expected.sin().sum(), leaf)
+    with never_waits():
+        got = meshes.sample_textures(pixels)
+        (grad,) = torch.autograd.grad(got.sin().sum(), leaf)
+    assert torch.equal(got, expected)
+    torch.testing.assert_close(grad, expected_grad)

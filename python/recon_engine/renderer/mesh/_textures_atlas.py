@@ -19,6 +19,7 @@ from ._textures_base import (
     rows_of,
     unpad,
 )
+from .clip import look_is_free
 
 
 class TexturesAtlas(TexturesBase):
@@ -113,16 +114,15 @@ class TexturesAtlas(TexturesBase):
         """
         atlas = self.atlas_packed()
         check_floating("TexturesAtlas", atlas)
-        R = atlas.shape[1]
-        shown = fragments.pix_to_face >= 0
-        faces = fragments.pix_to_face[shown]
-        w01 = fragments.bary_coords.detach()[shown][:, :2]
-        # Coordinates outside of a face, which blurred rasterisation gives, take the texel at its border.
-        cell = (w01 * R).long().clamp(0, R - 1)
-        is_lower = w01.sum(dim=-1, keepdim=True) * R - cell.sum(dim=-1, keepdim=True) <= 1.0
-        column, row = torch.where(is_lower, cell, R - 1 - cell).unbind(-1)
-        texels = atlas.new_zeros((*shown.shape, atlas.shape[-1]))
-        return texels.masked_scatter(shown[..., None], atlas[faces, row, column])
+        faces, w01 = fragments.pix_to_face, fragments.bary_coords.detach()[..., :2]
+        shown = faces >= 0
+        if look_is_free(shown):
+            texels = atlas.new_zeros((*shown.shape, atlas.shape[-1]))
+            return texels.masked_scatter(shown[..., None], _nearest_texels(atlas, faces[shown], w01[shown]))
+        if atlas.shape[0] == 0:
+            return atlas.new_zeros((*shown.shape, atlas.shape[-1]))
+        every = _nearest_texels(atlas, faces.clamp(min=0).reshape(-1), w01.reshape(-1, 2))
+        return every.view(*shown.shape, -1).masked_fill(~shown[..., None], 0.0)
 
     def faces_verts_textures_packed(self, faces_packed: Tensor | None = None) -> Tensor:
         """The texels at the three vertices of each face, (F, 3, C); `faces_packed` is not used."""
@@ -150,3 +150,15 @@ class TexturesAtlas(TexturesBase):
     def check_shapes(self, batch_size: int, max_num_verts: int, max_num_faces: int) -> bool:
         """Whether there is a texture for each face."""
         return tuple(self.atlas_padded().shape[:2]) == (batch_size, max_num_faces)
+
+
+def _nearest_texels(atlas: Tensor, faces: Tensor, w01: Tensor) -> Tensor:
+    """The texels (P, C) of the atlas (F, R, R, C) on `faces` (P,) at the first two barycentric coordinates (P, 2)."""
+    R = atlas.shape[1]
+    # Coordinates outside of a face, which blurred rasterisation gives, take the texel at its border.
+    cell = (w01 * R).long().clamp(0, R - 1)
+    corner = cell.sum(dim=-1, keepdim=True)
+    # The cells at the border w0 + w1 = 1 have a lower half only, whatever rounding makes of the sum.
+    is_lower = (w01.sum(dim=-1, keepdim=True) * R - corner <= 1.0) | (corner == R - 1)
+    column, row = torch.where(is_lower, cell, R - 1 - cell).unbind(-1)
+    return atlas.flatten(0, 2).index_select(0, (faces * R + row) * R + column)

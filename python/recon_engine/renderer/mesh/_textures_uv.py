@@ -235,7 +235,7 @@ class TexturesUV(TexturesBase):
         maps = self.maps_padded()
         check_floating("TexturesUV maps", maps)
         # grid_sample wants x, y in [-1, 1] with y downwards.
-        xy = (uv * uv.new_tensor([2.0, -2.0]) + uv.new_tensor([-1.0, 1.0])).to(maps.dtype)
+        xy = torch.stack((2.0 * uv[..., 0] - 1.0, 1.0 - 2.0 * uv[..., 1]), dim=-1).to(maps.dtype)
         options: dict[str, Any] = {
             "mode": self.sampling_mode,
             "padding_mode": self.padding_mode,
