@@ -22,6 +22,8 @@ Projection = Literal["perspective", "orthographic"]
 
 SUPERSAMPLE = 2
 _FILLED = 0.9  # of the picture, by the mesh, along the side that it reaches first
+_FITTED_TURNS = 90  # at most, spread over a turntable
+_EDGE = 1e-9  # squared distance from a face at which a sample still shows it: none falls between two faces
 _CREASE = math.cos(math.radians(40.0))  # edges that bend more are shown sharp
 _FARTHEST = 0.15  # brightness of the farthest point of a depth picture; the nearest has 1
 
@@ -223,13 +225,20 @@ def _fitted(verts: Tensor, turns: Sequence[Tensor], view: View) -> tuple[float, 
     reach = verts.new_tensor(view.reach) * _FILLED
     high = verts.new_full((2,), -math.inf)
     low = high.clone()
-    for R in turns:
+    for R in turns[:: -(-len(turns) // _FITTED_TURNS)]:
         points = verts @ R[0]
         across, depth = points[:, :2] / reach, is_deep * points[:, 2:]
         high = torch.maximum(high, (across - depth).amax(0))
         low = torch.maximum(low, (-across - depth).amax(0))
-    left, up = (reach * (high - low) / 2).tolist()
-    return left, up, max(float((high + low).max()) / 2, 1e-2)
+    shift = reach * (high - low) / 2
+    distance = max(float((high + low).max()) / 2, 1e-2)
+    if len(turns) == 1 and is_deep:
+        # From this distance the mesh does not reach the other two borders: it is centred between them.
+        for _ in range(4):
+            seen = (points[:, :2] - shift) / (points[:, 2:] + distance)
+            shift += distance * (seen.amax(0) + seen.amin(0)) / 2
+    left, up = shift.tolist()
+    return left, up, distance
 
 
 def _pictures(mesh: Meshes | Path | str | Sequence[Tensor], views: Sequence[View]) -> Iterator[Tensor]:
@@ -295,7 +304,7 @@ def shrink(rgba: Tensor) -> Tensor:
     return torch.cat([small[..., :3] / small[..., 3:].clamp(min=1e-6), small[..., 3:]], -1)
 
 
-def _raster_settings(size: tuple[int, int], times: int, blur_radius: float = 0.0, faces_per_pixel: int = 1) -> Any:
+def _raster_settings(size: tuple[int, int], times: int, blur_radius: float = _EDGE, faces_per_pixel: int = 1) -> Any:
     from recon_engine.renderer import RasterizationSettings
 
     height, width = size
