@@ -83,7 +83,8 @@ RECON_HD Footprint<T> atlas_footprint(int64_t face, T w0, T w1, int64_t R) {
     return scaled >= static_cast<T>(R) ? static_cast<int32_t>(R - 1) : scaled > T(0) ? static_cast<int32_t>(scaled) : 0;
   };
   const int32_t column = cell(w0), row = cell(w1), top = static_cast<int32_t>(R) - 1;
-  const bool is_lower = (w0 + w1) * static_cast<T>(R) - static_cast<T>(column + row) <= T(1);
+  // The cells at the border w0 + w1 = 1 have a lower half only, whatever rounding makes of the sum.
+  const bool is_lower = (w0 + w1) * static_cast<T>(R) - static_cast<T>(column + row) <= T(1) || column + row == top;
   return {face, is_lower ? column : top - column, is_lower ? row : top - row, T(0), T(0), T(0), T(0)};
 }
 

@@ -196,7 +196,9 @@ def _look_up_atlas(atlas: Tensor, face: Tensor, weights: Tensor) -> Tensor:
     R = atlas.shape[1]
     w01 = weights[:, :2]
     cell = (w01 * R).long().clamp(0, max(R - 1, 0))
-    is_lower = w01.sum(1, keepdim=True) * R - cell.sum(1, keepdim=True) <= 1
+    corner = cell.sum(1, keepdim=True)
+    # The cells at the border w0 + w1 = 1 have a lower half only, whatever rounding makes of the sum.
+    is_lower = (w01.sum(1, keepdim=True) * R - corner <= 1) | (corner == R - 1)
     column, row = torch.where(is_lower, cell, R - 1 - cell).unbind(1)
     return atlas[face, row, column]
 

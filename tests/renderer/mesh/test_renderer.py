@@ -27,7 +27,7 @@ from recon_engine.utils import ico_sphere, torus
 @pytest.fixture
 def calls(monkeypatch):
     """How often each op ran."""
-    counts = {"soft_silhouette": 0, "rasterize_faces": 0}
+    counts = {"soft_silhouette": 0, "render_faces": 0, "rasterize_faces": 0}
     for name in counts:
         original = getattr(ops, name)
 
@@ -65,7 +65,7 @@ def test_fused_silhouette_equals_unfused(calls, size, options):
         with fused(enabled):
             image = renderer(batch)
         results.append((image, *torch.autograd.grad((image[..., 3] * cotangent).sum(), verts)))
-    assert calls == {"soft_silhouette": 1, "rasterize_faces": 1}
+    assert calls == {"soft_silhouette": 1, "render_faces": 0, "rasterize_faces": 1}
     assert results[0][0].shape == (2, *cotangent.shape[1:], 4)
     assert (results[0][0][..., :3] == 1).all()
     for got, want in zip(*results, strict=True):
@@ -94,14 +94,18 @@ def test_silhouette_gradcheck():
     assert torch.autograd.gradcheck(lambda v: renderer(Meshes(v, faces))[..., 3], verts.requires_grad_())
 
 
-def test_cut_faces_are_rendered_unfused(calls):
+def test_fused_silhouette_of_cut_faces(calls):
     R, T = look_at_view_transform(1.0, 10.0, 20.0)
     renderer = silhouette(FoVPerspectiveCameras(R=R, T=T, znear=0.5))
-    batch, _ = meshes()
-    image = renderer(batch)
-    assert calls == {"soft_silhouette": 0, "rasterize_faces": 1}
-    with fused(False):
-        assert torch.equal(image, renderer(batch))
+    results = []
+    for enabled in (True, False):
+        batch, verts = meshes()
+        with fused(enabled):
+            image = renderer(batch)
+        results.append((image, *torch.autograd.grad((image[..., 3] * torch.linspace(0, 1, 24)).sum(), verts)))
+    assert calls == {"soft_silhouette": 0, "render_faces": 1, "rasterize_faces": 1}
+    for got, want in zip(*results, strict=True):
+        torch.testing.assert_close(got, want, atol=1e-4 * max(1.0, float(want.detach().abs().max())), rtol=0)
 
 
 def test_own_classes_and_hooks_are_rendered_unfused(calls):
@@ -120,7 +124,7 @@ def test_own_classes_and_hooks_are_rendered_unfused(calls):
     plain.rasterizer.register_forward_hook(lambda module, args, fragments: seen.append(fragments))
     plain(batch)
     assert len(seen) == 1
-    assert calls == {"soft_silhouette": 1, "rasterize_faces": 3}
+    assert calls == {"soft_silhouette": 1, "render_faces": 0, "rasterize_faces": 3}
 
 
 def test_switch():

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .rasterize_meshes import check_raster_arguments, reaches_behind
-from .rasterizer import Fragments, MeshRasterizer
-from .shader import SoftSilhouetteShader
+from . import _fused
+from .rasterizer import Fragments
 
 _fused_enabled = True
 
@@ -66,8 +64,9 @@ class _Renderer(nn.Module):
 class MeshRenderer(_Renderer):
     """Renders a batch of meshes of any sizes to images.
 
-    With `MeshRasterizer` and `SoftSilhouetteShader` themselves (not classes derived from them), and no face that is cut
-    at the near plane, one fused kernel renders the silhouette; see `fused`.
+    With `MeshRasterizer` and a flat, Gouraud, Phong or silhouette shader of this library themselves (not classes
+    derived from them), and its textures, lights and materials with three channels, one fused kernel renders the image;
+    see `fused`.
     """
 
     def forward(self, meshes_world: Any, **kwargs: Any) -> Tensor:
@@ -81,55 +80,13 @@ class MeshRenderer(_Renderer):
         Returns:
             (N, H, W, C) images, for most shaders RGBA.
         """
-        if _fused_enabled and self._is_silhouette():
-            image = self._fused_silhouette(meshes_world, kwargs)
+        if _fused_enabled and _fused.can_fuse(self.rasterizer, self.shader):
+            image = _fused.render(self.rasterizer, self.shader, meshes_world, kwargs)
             if image is not None:
                 return image
         fragments = self.rasterizer(meshes_world, **kwargs)
         images: Tensor = self.shader(fragments, meshes_world, **kwargs)
         return images
-
-    def _is_silhouette(self) -> bool:
-        """Whether the parts are the plain ones, without hooks that a fused kernel would pass by."""
-        parts = (self.rasterizer, self.shader)
-        return (
-            type(self.rasterizer) is MeshRasterizer
-            and type(self.shader) is SoftSilhouetteShader
-            and not any(part._forward_hooks or part._forward_pre_hooks for part in parts)
-        )
-
-    def _fused_silhouette(self, meshes_world: Any, kwargs: dict[str, Any]) -> Tensor | None:
-        """The RGBA image, or None when faces reach behind the clipping plane."""
-        from recon_engine import ops
-
-        settings = kwargs.get("raster_settings", self.rasterizer.raster_settings)
-        size = check_raster_arguments(
-            settings.image_size,
-            settings.blur_radius,
-            settings.faces_per_pixel,
-            settings.bin_size,
-            settings.max_faces_per_bin,
-        )
-        sigma = self.shader.sigma(**kwargs)
-        meshes_ndc = self.rasterizer.transform(meshes_world, **kwargs)
-        inferred = self.rasterizer.inferred(**kwargs)
-        verts = meshes_ndc.verts_packed()
-        if reaches_behind(verts, inferred.z_clip_value):
-            return None
-        alpha = ops.soft_silhouette(
-            verts,
-            meshes_ndc.faces_packed(),
-            meshes_ndc.mesh_to_faces_packed_first_idx(),
-            meshes_ndc.num_faces_per_mesh(),
-            size,
-            float(settings.blur_radius),
-            int(settings.faces_per_pixel),
-            sigma,
-            inferred.perspective_correct,
-            inferred.clip_barycentric_coords,
-            bool(settings.cull_backfaces),
-        )
-        return F.pad(alpha[..., None], (3, 0), value=1.0)  # white RGB in front of alpha
 
 
 class MeshRendererWithFragments(_Renderer):

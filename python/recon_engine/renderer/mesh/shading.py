@@ -83,7 +83,7 @@ def _light_shown(
         materials: batch of N or 1.
 
     Returns:
-        Two tensors (N, H, W, K, 3), equal to those of `_apply_lighting`.
+        Two tensors (N, H, W, K, C), equal to those of `_apply_lighting`.
     """
     from recon_engine.ops.interp_face_attrs import interpolate_face_attributes
 
@@ -102,9 +102,10 @@ def _light_shown(
     ambient, diffuse, specular = _light(rows[:, :3], rows[:, 3:], lights, center, materials)
 
     def spread(values: Tensor) -> Tensor:
-        empty = values[len(shown) :].view(N, 1, 1, 1, 3).expand(*shape, 3)
+        C = values.shape[-1]
+        empty = values[len(shown) :].view(N, 1, 1, 1, C).expand(*shape, C)
         every = empty.clone(memory_format=torch.contiguous_format)
-        return every.view(-1, 3).index_copy_(0, shown, values[: len(shown)]).view_as(empty)
+        return every.view(-1, C).index_copy_(0, shown, values[: len(shown)]).view_as(empty)
 
     return spread(ambient + diffuse), spread(specular)
 
