@@ -73,11 +73,21 @@ def specular(
     return _spread(color, points) * torch.pow(alignment, shininess)
 
 
-def _check_three_channels(lights: TensorProperties, *names: str) -> None:
-    for name in ("ambient_color", "diffuse_color", "specular_color", *names):
-        value = getattr(lights, name)
-        if value.shape[-1] != 3:
-            raise ValueError(f"Expected {name} to have shape (N, 3); got {tuple(value.shape)}")
+def check_batch_of(owner: TensorProperties, channels: int | None, *names: str) -> None:
+    """Raise ValueError unless the named properties of `owner` are (N, channels), or (N, C) of any C for None."""
+    for name in names:
+        value, shape = getattr(owner, name), f"(N, {'C' if channels is None else channels})"
+        if not isinstance(value, Tensor):
+            raise ValueError(f"Expected {name} to be numbers of shape {shape}; got {value!r}")
+        if channels is not None and value.shape[-1] != channels:
+            raise ValueError(f"Expected {name} to have shape {shape}; got {tuple(value.shape)}")
+        if value.dim() < 2:
+            raise ValueError(
+                f"Expected {name} to have shape {shape}; got {tuple(value.shape)}: use {name}[None] for a batch of one"
+            )
+
+
+_COLORS = ("ambient_color", "diffuse_color", "specular_color")
 
 
 class DirectionalLights(TensorProperties):
@@ -112,7 +122,7 @@ class DirectionalLights(TensorProperties):
             specular_color=specular_color,
             direction=direction,
         )
-        _check_three_channels(self, "direction")
+        check_batch_of(self, 3, *_COLORS, "direction")
 
     def clone(self) -> DirectionalLights:  # type: ignore[override]
         """A copy with tensors of its own."""
@@ -159,7 +169,7 @@ class PointLights(TensorProperties):
             specular_color=specular_color,
             location=location,
         )
-        _check_three_channels(self, "location")
+        check_batch_of(self, 3, *_COLORS, "location")
 
     def clone(self) -> PointLights:  # type: ignore[override]
         """A copy with tensors of its own."""
@@ -196,6 +206,7 @@ class AmbientLights(TensorProperties):
             device: where the tensor is placed.
         """
         super().__init__(ambient_color=((1.0, 1.0, 1.0),) if ambient_color is None else ambient_color, device=device)
+        check_batch_of(self, None, "ambient_color")
 
     def clone(self) -> AmbientLights:  # type: ignore[override]
         """A copy with tensors of its own."""

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from recon_engine.common.datatypes import Device
 
+from .lighting import check_batch_of
 from .utils import TensorProperties
 
 
@@ -43,11 +44,10 @@ class Materials(TensorProperties):
             specular_color=specular_color,
             shininess=shininess,
         )
-        C = self.ambient_color.shape[-1]
-        for name in ("ambient_color", "diffuse_color", "specular_color"):
-            value = getattr(self, name)
-            if value.shape[-1] != C:
-                raise ValueError(f"Expected {name} to have shape (N, {C}); got {tuple(value.shape)}")
+        check_batch_of(self, None, "ambient_color")
+        check_batch_of(self, self.ambient_color.shape[-1], "diffuse_color", "specular_color")
+        if not isinstance(self.shininess, Tensor):
+            raise ValueError(f"shininess should be a number or have shape (N); got {self.shininess!r}")
         if self.shininess.shape != (self._N,):
             raise ValueError(f"shininess should have shape (N); got {tuple(self.shininess.shape)}")
 

@@ -88,6 +88,25 @@ def test_cameras_that_do_not_match(shader):
         shader(cameras=cameras(3), blend_params=HALF)(fragments, meshes(2))
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PointLights(location=(0, 1, 2)), r"location to have shape \(N, 3\); got \(3,\): use location\[None\]"),
+        (lambda: PointLights(location=None), r"Expected location to be numbers of shape \(N, 3\); got None"),
+        (lambda: DirectionalLights(direction=((0, 1),)), r"Expected direction to have shape \(N, 3\); got \(1, 2\)"),
+        (lambda: AmbientLights(ambient_color=(1, 1, 1)), r"ambient_color to have shape \(N, C\); got \(3,\)"),
+        (lambda: AmbientLights(ambient_color="red"), r"ambient_color to be numbers of shape \(N, C\); got 'red'"),
+        (lambda: Materials(specular_color=(1, 1, 1)), r"specular_color to have shape \(N, 3\); got \(3,\)"),
+        (lambda: Materials(diffuse_color=torch.ones(1, 4)), r"diffuse_color to have shape \(N, 3\); got \(1, 4\)"),
+        (lambda: Materials(shininess="high"), "shininess should be a number or have shape .*; got 'high'"),
+        (lambda: Materials(shininess=torch.ones(2, 3)), r"shininess should have shape \(N\); got \(2, 3\)"),
+    ],
+)
+def test_lights_and_materials(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
 @pytest.mark.parametrize("name", ["lights", "materials"])
 def test_none_in_a_call(name):
     with pytest.raises(ValueError, match=f"{name} must not be None: leave the keyword out"):
