@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import recon_engine
 from recon_engine.cli import main
@@ -150,13 +153,231 @@ def test_unknown_options_are_refused(capsys):
     assert "unknown" in capsys.readouterr().err
 
 
+def test_render_makes_a_picture_with_no_options(tmp_path, cube, monkeypatch, capsys):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    for _ in range(2):  # a picture of ours is replaced
+        assert main(["render", str(cube)]) == 0
+        assert capsys.readouterr().out == f"picture: {elsewhere / 'cube.png'}\n"
+    assert [path.name for path in elsewhere.iterdir()] == ["cube.png"]
+    pixels = read("cube.png")
+    assert pixels.shape == (512, 512, 3)
+    background = np.array([244, 242, 237])
+    assert (pixels[[0, 0, -1, -1], [0, -1, 0, -1]] == background).all()
+    rows, columns = np.nonzero(np.abs(pixels - background).sum(-1) > 20)
+    assert max(np.ptp(rows), np.ptp(columns)) + 1 == pytest.approx(0.9 * 512, abs=4)
+    assert rows.min() + rows.max() == pytest.approx(511, abs=4)
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 30
+
+
+def test_render_replaces_no_picture_of_others_unless_it_is_named(tmp_path, cube, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (3, 3)).save("cube.png")
+    before = Path("cube.png").read_bytes()
+    assert "cube.png exists and is no picture of ours: name one with --output" in run_bad(["render", str(cube)], capsys)
+    assert Path("cube.png").read_bytes() == before
+    assert main(["render", str(cube), "--size", "16", "--output", "cube.png"]) == 0
+    assert read("cube.png").shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "webp", "tif", "bmp"])
+def test_kinds_of_pictures(suffix, tmp_path, cube):
+    path = tmp_path / f"a.{suffix}"
+    assert main(["render", str(cube), "--size", "24x40", "--output", str(path)]) == 0
+    pixels = read(path)
+    assert pixels.shape == (24, 40, 3)
+    assert pixels[12, 20].max() < 230
+
+
+@pytest.mark.parametrize("shader", ["phong", "flat", "gouraud", "unlit", "silhouette", "depth"])
+def test_shaders_and_backgrounds(shader, tmp_path, cube):
+    def pixels(*options: str) -> np.ndarray:
+        path = tmp_path / "a.png"
+        assert main(["render", str(cube), "--size", "32", "--shader", shader, "--output", str(path), *options]) == 0
+        return read(path)
+
+    default = [0, 0, 0] if shader in ("silhouette", "depth") else [244, 242, 237]
+    assert pixels()[0, 0].tolist() == default
+    assert pixels("--background", "white")[0, 0].tolist() == [255, 255, 255]
+    assert pixels("--background", "black")[0, 0].tolist() == [0, 0, 0]
+    clear = pixels("--background", "transparent")
+    assert clear.shape == (32, 32, 4)
+    assert clear[0, 0, 3] == 0
+    assert clear[16, 16, 3] == 255
+    assert (clear[16, 16, :3] == pixels()[16, 16]).all()
+    assert clear[16, 16, :3].max() > 50
+
+
+def test_cameras_of_the_command_line(tmp_path, cube):
+    def pixels(camera: str) -> np.ndarray:
+        path = tmp_path / "a.png"
+        assert main(["render", str(cube), "--size", "40", "--camera", camera, "--output", str(path)]) == 0
+        return read(path)
+
+    assert (pixels("perspective") == pixels("20,30")).all()
+    assert (pixels("orthographic") == pixels("orthographic,20,30")).all()
+    views = ["20,30", "orthographic", "-20,30", "20,60", "12,20,30", "orthographic,12,20,30"]
+    pictures = [pixels(view) for view in views]
+    for i, first in enumerate(pictures):
+        for other in pictures[:i]:
+            assert (first != other).any()
+
+    def area(picture: np.ndarray) -> int:
+        return int((np.abs(picture - [244, 242, 237]).sum(-1) > 20).sum())
+
+    assert area(pixels("24,20,30")) == pytest.approx(area(pixels("12,20,30")) / 4, rel=0.25)
+
+
+def frames_of(path: Path, height: int, width: int) -> np.ndarray:
+    """(N, H, W, 3)."""
+    if path.suffix == ".gif":
+        with Image.open(path) as image:
+            frames = []
+            for i in range(image.n_frames):
+                image.seek(i)
+                frames.append(np.asarray(image.convert("RGB")))
+        return np.stack(frames).astype(int)
+    ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    command = [ffmpeg, "-v", "error", "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    film = subprocess.run(command, capture_output=True, check=True).stdout
+    return np.frombuffer(film, np.uint8).reshape(-1, height, width, 3).astype(int)
+
+
+def read(path: Path | str) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image).astype(int)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "mp4"])
+def test_turntables(suffix, tmp_path, cube, monkeypatch, capsys):
+    if suffix == "mp4":
+        pytest.importorskip("imageio_ffmpeg")
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / f"turn.{suffix}"
+    options = ["--turntable", path.name, "--size", "48x64", "--frames", "7", "--fps", "10", "--camera", "10,5"]
+    assert main(["render", str(cube), *options]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"turntable: {path}\n"
+    assert "7/7" in printed.err
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["cube.obj", path.name]
+    frames = frames_of(path, 48, 64)
+    assert frames.shape == (7, 48, 64, 3)
+    background = np.array([244, 242, 237])
+    assert np.abs(frames[:, 0, 0] - background).max() <= 6
+    for one, other in itertools.pairwise(frames):
+        assert (np.abs(one - other).sum(-1) > 30).mean() > 0.02
+    shown = np.abs(frames - background).sum(-1) > 40
+    assert (shown.mean((1, 2)) > 0.1).all()
+    if suffix == "gif":
+        with Image.open(path) as image:
+            assert image.info["duration"] == 100
+            assert image.info["loop"] == 0
+    else:
+        ffmpeg = __import__("imageio_ffmpeg").get_ffmpeg_exe()
+        about = subprocess.run([ffmpeg, "-i", str(path)], capture_output=True, text=True, check=False).stderr
+        assert re.search(r"h264.*yuv420p.* 10 fps", about)
+
+
+def test_a_turntable_and_a_picture(tmp_path, cube):
+    picture, film = tmp_path / "a.png", tmp_path / "a.gif"
+    options = ["--turntable", str(film), "--output", str(picture), "--size", "16", "--frames", "3"]
+    assert main(["render", str(cube), *options]) == 0
+    assert read(picture).shape == (16, 16, 3)
+    assert frames_of(film, 16, 16).shape == (3, 16, 16, 3)
+
+
+def test_render_warns_of_missing_materials(tmp_path, cube, capsys):
+    cube.write_text("mtllib gone.mtl\n" + CUBE)
+    assert main(["render", str(cube), "--size", "8", "--output", str(tmp_path / "a.png")]) == 0
+    assert "recon: warning: Mtl file does not exist: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gone.obj"], "the file gone.obj does not exist"),
+        (["mesh.doc"], "the file mesh.doc must end in one of"),
+        (["POINTS"], "2 vertices but no faces: a mesh is needed"),
+        (["nan.obj"], "nan.obj has vertices that are NaN or infinite"),
+        (["empty.obj"], "empty.obj: the file is empty"),
+        (["CUBE", "--size", "4,5"], "--size must be HxW in pixels, like 480x640, or one number, got '4,5'"),
+        (["CUBE", "--size", "4x5x6"], "--size must be HxW in pixels"),
+        (["CUBE", "--size", "x5"], "--size must be HxW in pixels"),
+        (["CUBE", "--size", "0"], "--size must be from 1 to 8192 pixels on each side, got '0'"),
+        (["CUBE", "--size", "10x9999"], "--size must be from 1 to 8192 pixels"),
+        (["CUBE", "--camera", "20"], "--camera must be elevation,azimuth or distance,elevation,azimuth"),
+        (["CUBE", "--camera", "fisheye,20,30"], "with or without perspective or orthographic before it, got 'fisheye"),
+        (["CUBE", "--camera", "nan,30"], "--camera must be elevation,azimuth"),
+        (["CUBE", "--camera", "0,20,30"], "--camera must have a distance above 0, got '0,20,30'"),
+        (["CUBE", "--output", "a.xyz"], "--output a.xyz must end in one of .png, .jpg"),
+        (["CUBE", "--output", "gone/a.png"], "gone of a.png does not exist"),
+        (["CUBE", "--output", "a.jpg", "--background", "transparent"], "needs an --output that ends in one of .png"),
+        (["CUBE", "--turntable", "a.avi"], "--turntable a.avi must end in .mp4 or .gif"),
+        (["CUBE", "--turntable", "a.gif", "--frames", "0"], "--frames must be 1 or more, got 0"),
+        (["CUBE", "--turntable", "a.gif", "--fps", "0"], "--fps must be above 0, got 0"),
+        (["CUBE", "--turntable", "a.gif", "--fps", "60"], "--fps of a GIF must be at most 50, got 60.0: write an .mp4"),
+        (["CUBE", "--turntable", "a.mp4", "--size", "33x64"], "--size of an MP4 must be even numbers, got 33x64"),
+        (["CUBE", "--turntable", "a.gif", "--background", "transparent"], "goes with pictures, not with --turntable"),
+        (["CUBE", "--frames", "3"], "--frames and --fps go with --turntable FILE"),
+        (["CUBE", "--device", "abacus"], "--device abacus cannot be used"),
+    ],
+)
+def test_bad_input_of_render_is_one_line(arguments, message, tmp_path, cube, capsys, monkeypatch):
+    if "a.mp4" in arguments:
+        pytest.importorskip("imageio_ffmpeg")
+    if "mesh.doc" in arguments:
+        pytest.importorskip("trimesh")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "points.obj").write_text("v 0 0 0\nv 1 0 0\n")
+    (tmp_path / "nan.obj").write_text("v nan 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    (tmp_path / "empty.obj").write_text("")
+    (tmp_path / "mesh.doc").write_text("")
+    names = {"CUBE": str(cube), "POINTS": "points.obj"}
+    before = sorted(tmp_path.iterdir())
+    assert message in run_bad(["render", *(names.get(argument, argument) for argument in arguments)], capsys)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_render_names_the_pip_line_of_a_missing_extra(tmp_path, cube, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    error = run_bad(["render", str(cube), "--turntable", "a.mp4"], capsys)
+    assert 'imageio_ffmpeg is missing: pip install "recon_engine[io]"' in error
+    assert main(["render", str(cube), "--turntable", "a.gif", "--size", "8", "--frames", "2"]) == 0  # needs none
+
+
+@pytest.mark.parametrize("suffix", ["gif", "mp4"])
+def test_an_error_while_rendering_leaves_the_old_film(suffix, tmp_path, cube, capsys, monkeypatch):
+    if suffix == "mp4":
+        pytest.importorskip("imageio_ffmpeg")
+    path = tmp_path / f"a.{suffix}"
+    path.write_text("old")
+
+    def broken(*_args: object, **_options: object):
+        yield torch.zeros(16, 16, 4)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("recon_engine.quick.turntable", broken)
+    assert main(["render", str(cube), "--turntable", str(path), "--size", "16"]) == 130
+    assert "stopped before anything was saved" in capsys.readouterr().err
+    assert path.read_text() == "old"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [path.name, "cube.obj"]
+
+
 def start(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
     package = Path(recon_engine.__file__).parents[1]
     path = os.pathsep.join([str(package), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "recon_engine", *arguments]
     return subprocess.Popen(
-        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command,
+        cwd=folder,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
     )
 
 
@@ -179,9 +400,41 @@ def test_ctrl_c_saves_what_was_reached(tmp_path):
     assert "was stopped after" in (tmp_path / "recon-demo" / "report.html").read_text()
 
 
+def test_ctrl_c_leaves_no_half_written_film(tmp_path, cube):
+    pytest.importorskip("imageio_ffmpeg")
+    process = start(["render", str(cube), "--turntable", "a.mp4", "--frames", "5000"], tmp_path)
+    shown = ""
+    began = time.monotonic()
+    while not re.search(r" [1-9]\d*/5000", shown) and process.poll() is None and time.monotonic() - began < 60:
+        shown += process.stderr.read(1)
+    os.killpg(process.pid, signal.SIGINT)  # to ffmpeg as well, as a terminal does
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "recon: stopped before anything was saved" in errors
+    assert "Traceback" not in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["cube.obj"]
+
+
+def test_waiting_threads_sleep(monkeypatch):
+    program = (
+        "import os, sys, recon_engine.cli as cli\n"
+        "assert 'torch' not in sys.modules and 'OMP_WAIT_POLICY' not in os.environ\n"
+        "cli.main(['render', 'gone.obj'])\n"
+        "assert 'torch' in sys.modules\n"
+        "print(os.environ['OMP_WAIT_POLICY'])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(recon_engine.__file__).parents[1])}
+    environment.pop("OMP_WAIT_POLICY", None)
+    run = subprocess.run([sys.executable, "-c", program], env=environment, text=True, capture_output=True, check=False)
+    assert run.stdout.strip() == "PASSIVE", run.stderr
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert main(["render", "gone.obj"]) == 2
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
 def test_module_prints_help(tmp_path):
     process = start(["--help"], tmp_path)
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
-    for command in ("build", "fit-points", "demo", "doctor"):
+    for command in ("build", "fit-points", "render", "demo", "doctor"):
         assert command in out

@@ -210,7 +210,9 @@ def save_gif(path: Path, frames: Iterable[np.ndarray], milliseconds: int = 110, 
     """An endless GIF of RGB frames, which are asked for one by one."""
     image_module = extra("PIL.Image", "io")
     images = (image_module.fromarray(frame).quantize(colors, dither=0) for frame in frames)
-    next(images).save(path, save_all=True, append_images=images, duration=milliseconds, loop=0, disposal=2)
+    options = {"save_all": True, "append_images": images, "duration": milliseconds, "loop": 0, "disposal": 2}
+    with path.open("wb") as file:
+        next(images).save(file, "GIF", **options)
 
 
 def save_mp4(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
