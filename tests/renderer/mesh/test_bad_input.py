@@ -137,12 +137,10 @@ def test_channels_that_do_not_match(shader):
     lights = AmbientLights(ambient_color=torch.ones(1, 4))
     with pytest.raises(ValueError, match="got 4 in textures, 4 in lights, 3 in materials"):
         render(meshes(channels=4), shader, lights=lights)
-    if shader in (HardPhongShader, SoftPhongShader, SplatterPhongShader):
-        return
     materials = Materials(*(torch.ones(1, 4) for _ in range(3)))
     with pytest.raises(ValueError, match=r"background_color must have 4 channels like the colors; got shape \(3,\)"):
         render(meshes(channels=4), shader, lights=lights, materials=materials)
-    four = BlendParams(background_color=torch.ones(4))
+    four = HALF._replace(background_color=torch.ones(4))
     image = render(meshes(channels=4), shader, params=four, lights=lights, materials=materials)
     assert image.shape == (2, 12, 12, 5)
 
