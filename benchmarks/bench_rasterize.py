@@ -40,32 +40,34 @@ def _cameras(package: str) -> Any:
     return renderer.FoVPerspectiveCameras(R=R, T=T, device=DEVICE)
 
 
-def _rasterizer(package: str, **options: Any) -> Any:
+def _rasterizer(package: str, size: int = SIZE, **options: Any) -> Any:
     renderer = _module(package, "renderer")
-    raster_settings = renderer.RasterizationSettings(image_size=SIZE, **options)
+    raster_settings = renderer.RasterizationSettings(image_size=size, **options)
     return renderer.MeshRasterizer(cameras=_cameras(package), raster_settings=raster_settings)
 
 
 @functools.cache
-def _sphere() -> tuple[Tensor, Tensor]:
-    mesh = ico_sphere(4, DEVICE)
+def _sphere(level: int = 4) -> tuple[Tensor, Tensor]:
+    mesh = ico_sphere(level, DEVICE)
     return mesh.verts_packed(), mesh.faces_packed()
 
 
 @functools.cache
-def _sphere_ndc() -> Tensor:
+def _sphere_ndc(level: int = 4) -> Tensor:
     """The sphere's vertices as the rasteriser gets them."""
-    return _rasterizer(OURS).transform(_meshes(OURS, *_sphere())).verts_packed()
+    return _rasterizer(OURS).transform(_meshes(OURS, *_sphere(level))).verts_packed()
 
 
-def _op(package: str, verts: Tensor, blur_radius: float, faces_per_pixel: int) -> tuple[Tensor, ...]:
+def _op(
+    package: str, verts: Tensor, blur_radius: float, faces_per_pixel: int, level: int = 4, size: int = SIZE
+) -> tuple[Tensor, ...]:
     rasterize_meshes = _module(package, "renderer.mesh.rasterize_meshes").rasterize_meshes
-    meshes = _meshes(package, verts, _sphere()[1])
-    return rasterize_meshes(meshes, SIZE, blur_radius, faces_per_pixel, bin_size=0)
+    meshes = _meshes(package, verts, _sphere(level)[1])
+    return rasterize_meshes(meshes, size, blur_radius, faces_per_pixel, bin_size=0)
 
 
-def _forward(blur_radius: float, faces_per_pixel: int) -> Functions:
-    return _both(lambda package: lambda: _op(package, _sphere_ndc(), blur_radius, faces_per_pixel))
+def _forward(blur_radius: float, faces_per_pixel: int, level: int = 4, size: int = SIZE) -> Functions:
+    return _both(lambda package: lambda: _op(package, _sphere_ndc(level), blur_radius, faces_per_pixel, level, size))
 
 
 def _backward(faces_per_pixel: int) -> Functions:
@@ -84,9 +86,10 @@ def _hits() -> tuple[int, str]:
     return int((_op(OURS, _sphere_ndc(), 0.0, 8)[0] >= 0).sum()), "hit"
 
 
-def _through_rasterizer() -> Functions:
+def _through_rasterizer(level: int = 4, size: int = SIZE) -> Functions:
     def make(package: str) -> Callable[[], Any]:
-        rasterizer, meshes = _rasterizer(package, faces_per_pixel=8, bin_size=0), _meshes(package, *_sphere())
+        rasterizer = _rasterizer(package, size, faces_per_pixel=8, bin_size=0)
+        meshes = _meshes(package, *_sphere(level))
         return lambda: rasterizer(meshes)
 
     return _both(make)
@@ -175,8 +178,8 @@ def _almost_all_pixels(ours: Any, theirs: Any) -> None:
     assert (ours.pix_to_face != theirs.pix_to_face).float().mean() < 1e-3
 
 
-def _output_bytes(faces_per_pixel: int) -> int:
-    return 28 * SIZE * SIZE * faces_per_pixel  # int64 face, depth, three weights, distance
+def _output_bytes(faces_per_pixel: int, size: int = SIZE) -> int:
+    return 28 * size * size * faces_per_pixel  # int64 face, depth, three weights, distance
 
 
 CASES = [
@@ -192,6 +195,20 @@ CASES = [
         _through_rasterizer,
         target=300,
         bytes_moved=_output_bytes(8),
+        same=_almost_all_pixels,
+    ),
+    Case(
+        "rasterize_meshes forward, ico_sphere(5), 512x512, K=8",
+        lambda: _forward(0.0, 8, 5, 512),
+        target=2000,
+        bytes_moved=_output_bytes(8, 512),
+        same=_equal,
+    ),
+    Case(
+        "the same sphere and image through MeshRasterizer",
+        lambda: _through_rasterizer(5, 512),
+        target=1200,
+        bytes_moved=_output_bytes(8, 512),
         same=_almost_all_pixels,
     ),
     Case(
