@@ -109,6 +109,12 @@ def test_live_image(assert_scene_equal, live, name):
     assert_scene_equal(name, live(name), skip=WRONG_GRADIENTS.get(name, ()), **IMAGE_TOLERANCE)
 
 
+@pytest.mark.parametrize("name", [name for name in IMAGES if name.endswith("/fov_perspective")])
+def test_image_on_the_path_of_cuda(assert_scene_equal, as_on_cuda, name):
+    with as_on_cuda():
+        assert_scene_equal(name, skip=WRONG_GRADIENTS.get(name, ()), **IMAGE_TOLERANCE)
+
+
 def test_splatting_with_a_fisheye_camera(scenes, recon):
     """PyTorch3D asks the camera for a matrix, which it has not."""
     hard, splatted = (

@@ -257,7 +257,7 @@ def test_uv_outside_of_the_map_is_padding():
     [
         ({"faces_uvs": FACES[None] + 1}, r"faces_uvs must index the 4 verts_uvs of mesh 0, got 1 to 4"),
         ({"faces_uvs": FACES[None] - 2}, r"faces_uvs must index the 4 verts_uvs of mesh 0, got -2 to 1"),
-        ({"faces_uvs": [FACES - 1]}, r"faces_uvs must index the 4 verts_uvs of mesh 0, got -1 to 2"),
+        ({"faces_uvs": [FACES - 2]}, r"faces_uvs must index the 4 verts_uvs of mesh 0, got -2 to 1"),
         ({"faces_uvs": FACES[None].float()}, r"faces_uvs must be int64, got torch.float32: use faces_uvs.long\(\)"),
         (
             {"maps": torch.rand(1, 2, 4, 4, 3), "maps_ids": torch.tensor([[0, 2]])},
@@ -273,9 +273,11 @@ def test_uv_textures_that_do_not_fit(options, message):
         uv(**options)
 
 
-def test_padded_faces_may_be_minus_one():
-    padded = torch.cat((FACES, torch.full((1, 3), -1)))[None]
-    assert uv(faces_uvs=padded).faces_uvs_padded().shape == (1, 3, 3)
+def test_faces_without_uv_coordinates_are_minus_one():
+    """Files may have such faces, and padding consists of them."""
+    some = torch.cat((FACES, torch.full((1, 3), -1)))
+    for faces_uvs in (some[None], [some]):
+        assert uv(faces_uvs=faces_uvs).faces_uvs_padded().shape == (1, 3, 3)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])

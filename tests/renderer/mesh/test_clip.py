@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 
@@ -10,6 +12,8 @@ from recon_engine.renderer.mesh.clip import (
     clip_faces_to_fixed_size,
     convert_clipped_rasterization_to_original_faces,
 )
+from recon_engine.renderer.mesh.rasterize_meshes import rasterize_meshes
+from recon_engine.structures import Meshes
 
 
 def clip(faces, first=None, count=None, clip_faces=clip_faces, **frustum):
@@ -257,3 +261,32 @@ def test_depths_on_the_plane_and_equal_depths_have_finite_gradients():
     (grad,) = torch.autograd.grad(clipped.face_verts.square().sum() + clipped.barycentric_conversion.sum(), leaf)
     assert grad.isfinite().all()
     assert (grad[2] == 0).all()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("perspective", [False, True])
+@pytest.mark.parametrize("blur", [0.0, 0.02])
+@pytest.mark.parametrize("fixed_size", [False, True])
+def test_live(perspective, blur, fixed_size, as_on_cuda):
+    """Many faces cut in either way, in batches with an empty mesh, against PyTorch3D itself."""
+    theirs = pytest.importorskip("pytorch3d.renderer", exc_type=ImportError)
+    structures = pytest.importorskip("pytorch3d.structures", exc_type=ImportError)
+    faces, first, count = crossing_faces()
+    parts = [faces[f : f + n].float() for f, n in zip(first.tolist(), count.tolist(), strict=True)]
+    verts = [part.reshape(-1, 3) for part in parts]
+    indices = [torch.arange(len(v)).view(-1, 3) for v in verts]
+    options = {
+        "image_size": (14, 11),
+        "blur_radius": blur,
+        "faces_per_pixel": 5,
+        "perspective_correct": perspective,
+        "clip_barycentric_coords": blur > 0,
+        "z_clip_value": 1.0,
+    }
+    want = theirs.rasterize_meshes(structures.Meshes(verts, indices), bin_size=0, **options)
+    with as_on_cuda() if fixed_size else contextlib.nullcontext():
+        got = rasterize_meshes(Meshes(verts, indices), **options)
+    assert (got[0] >= 0).sum() > 100
+    assert torch.equal(got[0], want[0])
+    for mine, other in zip(got[1:], want[1:], strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)

@@ -109,7 +109,7 @@ def check_finite(name: str, values: Tensor | Sequence[Tensor]) -> None:
 def check_indices(name: str, indices: Tensor | Sequence[Tensor], sizes: Sequence[int], into: str) -> None:
     """Raise ValueError for indices that are no integers or, on the CPU, lie outside of `sizes[n]` for mesh n.
 
-    Padded indices may be -1 where there is no face.
+    -1 stands for padding, and for the faces of a file that have no uv coordinates.
     """
     for index, (value, size) in enumerate(zip(indices, sizes, strict=True)):
         if value.dtype not in (torch.int64, torch.int32):
@@ -117,7 +117,7 @@ def check_indices(name: str, indices: Tensor | Sequence[Tensor], sizes: Sequence
         if value.device.type != "cpu" or value.numel() == 0 or torch.compiler.is_compiling():
             continue
         low, high = (int(bound) for bound in value.aminmax())
-        if low < (-1 if isinstance(indices, Tensor) else 0) or high >= size:
+        if low < -1 or high >= size:
             raise ValueError(f"{name} must index the {size} {into} of mesh {index}, got {low} to {high}")
 
 

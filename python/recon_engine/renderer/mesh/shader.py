@@ -136,7 +136,7 @@ class ShaderBase(nn.Module):
                 "textures=TexturesVertex(torch.ones_like(verts)) to Meshes"
             )
         device = getattr(textures, "device", meshes.device)
-        if device != meshes.device:
+        if len(meshes) and device != meshes.device:
             raise ValueError(
                 f"textures must be on the device of the meshes, {meshes.device}, got {device}: use meshes.to(device)"
             )
