@@ -334,3 +334,14 @@ def test_the_books_meshes(recon_data):
     assert red[0] > 0.4 > 2 * red[2]
     assert blue[2] > 0.4 > 2 * blue[0]
     assert np.isfinite(image.numpy()).all()
+
+
+@pytest.mark.parametrize("shader", SHADERS)
+def test_devices(shader, device, tmp_path):
+    verts, faces = BOX
+    lines = [f"v {x} {y} {z} 1 {0.5 + z / 2} 0" for x, y, z in verts.tolist()]
+    lines += ["f {} {} {}".format(*face) for face in (faces + 1).tolist()]
+    (tmp_path / "box.obj").write_text("\n".join(lines))
+    image = render(recon_engine.load(tmp_path / "box.obj", device), size=24, shader=shader)
+    assert image.device.type == device.type
+    torch.testing.assert_close(image.cpu(), render(tmp_path / "box.obj", size=24, shader=shader), atol=0.02, rtol=0)
