@@ -116,24 +116,23 @@ __global__ void __launch_bounds__(CudaBins::faces_of_group) bin_kernel(CudaScene
   const CudaBins& bins = s.bins;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int64_t group = blockIdx.x, f = group * CudaBins::faces_of_group + threadIdx.x;
-  const int64_t first_bin = int64_t{blockIdx.y} * 32, num_bins = bins.across * bins.down;
-  const int32_t pixels = static_cast<int32_t>(bins.side * cuda_tile);
+  const int first_bin = static_cast<int>(blockIdx.y) * 32, across = static_cast<int>(bins.across);
+  const int num_bins = across * static_cast<int>(bins.down), pixels = static_cast<int>(bins.side) * cuda_tile;
   PixelBox box = {0, -1, 0, -1};
   if (f < s.in.F) box = s.boxes[f];
   const bool any = box.i0 <= box.i1;
   box = {box.i0 / pixels, box.i1 / pixels, box.j0 / pixels, box.j1 / pixels};
   uint32_t mine = 0;
-  for (int b = 0; b < 32; ++b) {
-    const auto row = static_cast<int32_t>((first_bin + b) / bins.across);
-    const auto column = static_cast<int32_t>((first_bin + b) % bins.across);
+  for (int b = 0, row = first_bin / across, column = first_bin % across; b < 32; ++b) {
     const bool touches = any && column >= box.i0 && column <= box.i1 && row >= box.j0 && row <= box.j1;
     const uint32_t word = __ballot_sync(whole_warp, touches);
     if (lane == b) mine = word;
+    if (++column == across) column = 0, ++row;
   }
   words[lane][warp] = mine;
   __syncthreads();
   const uint32_t word = words[warp][lane];  // from here on a warp has a bin
-  const int64_t bin = first_bin + warp;
+  const int bin = first_bin + warp;
   const uint32_t summary = __ballot_sync(whole_warp, word != 0);
   if (bin >= num_bins) return;
   bins.words[(bin * bins.groups + group) * 32 + lane] = word;
@@ -143,14 +142,16 @@ __global__ void __launch_bounds__(CudaBins::faces_of_group) bin_kernel(CudaScene
 // The pixel of this thread. A warp has 8 x 4 neighbouring pixels.
 template <class T>
 struct CudaPixel {
-  int64_t mesh, row, column, tile_row, tile_column;
+  int64_t mesh;
+  int row, column, tile_row, tile_column;  // in pixels
   bool in_image;
   T px, py;
 
   __device__ explicit CudaPixel(const CudaScene<T>& s) {
-    const int64_t per_mesh = s.tiles_x * s.tiles_y, in_mesh = blockIdx.x % per_mesh;
+    const auto per_mesh = static_cast<unsigned>(s.tiles_x * s.tiles_y), across = static_cast<unsigned>(s.tiles_x);
+    const unsigned in_mesh = blockIdx.x % per_mesh;
     mesh = blockIdx.x / per_mesh;
-    tile_row = in_mesh / s.tiles_x * cuda_tile, tile_column = in_mesh % s.tiles_x * cuda_tile;
+    tile_row = in_mesh / across * cuda_tile, tile_column = in_mesh % across * cuda_tile;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     row = tile_row + warp / 2 * 4 + lane / 8, column = tile_column + warp % 2 * 8 + lane % 8;
     in_image = row < s.in.H && column < s.in.W;
@@ -264,7 +265,7 @@ __device__ void visit_faces(const CudaScene<T>& s, const CudaPixel<T>& pixel, Cu
   if (pixels != 0) tile.list[at] = static_cast<int32_t>(f), tile.pixels[at] = pixels, tile.near[at] = s.near[f];
   __syncthreads();
   for (int k = 0; k < total; ++k) visit(k);
-  __syncthreads();
+  // Some threads may still be at it when others go on: the next call writes the list behind a barrier.
 }
 
 // Calls visit(k) for all faces of the mesh that may hit the tile, in ascending order, as they come by in the tile.
@@ -283,7 +284,8 @@ __device__ void walk_faces(const CudaScene<T>& s, const CudaPixel<T>& pixel, Cud
       visit_faces(s, pixel, tile, base + t < end ? base + t : -1, visit);
     return;
   }
-  const int64_t in_bin = s.bins.side * cuda_tile, groups = s.bins.groups, group_size = CudaBins::faces_of_group;
+  const int in_bin = static_cast<int>(s.bins.side) * cuda_tile;
+  const int64_t groups = s.bins.groups, group_size = CudaBins::faces_of_group;
   const int64_t bin = pixel.tile_row / in_bin * s.bins.across + pixel.tile_column / in_bin;
   const uint32_t *words = s.bins.words + bin * groups * 32, *summary = s.bins.summary + bin * groups;
   const int64_t end_group = (end + group_size - 1) / group_size;

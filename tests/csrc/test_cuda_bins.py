@@ -14,6 +14,7 @@ from raster_scenes import OPTIONS, Scene, duplicated, needles, soup, sphere, wit
 from test_cuda_emulated import OPS, ORDERS, _check_rasterizer, _check_silhouette, cuda  # noqa: F401 - a fixture
 
 from recon_engine.ops import rasterize_faces
+from recon_engine.testing import values_and_grads
 
 PLAIN = (False, False, False)
 CLIPPED = (True, True, False)
@@ -84,6 +85,20 @@ def test_hidden_faces(cuda, K, options):  # noqa: F811
             _check_rasterizer(cuda, scene, (20, 37), blur_radius, K, options, [ORDERS[i]], backward=False)
 
 
+@pytest.mark.parametrize("scale", [3e-5, 1e-4, 1e15, 1e18])
+@pytest.mark.parametrize("clip", [False, True])
+def test_hidden_faces_at_extreme_depths(cuda, scale, clip):  # noqa: F811
+    """In perspective the weights are divided by a sum that is clamped there: depths are not means of the corners'."""
+    scene = soup((900,), 1.5, near=0.1)
+    scene.verts[:, 2] *= scale
+    far = scene.verts.clone()
+    far[::7, 2] *= 1e6  # and faces that reach from one extreme to the other
+    for i, verts in enumerate((scene.verts, far)):
+        for blur_radius in (0.0, 1e-3):
+            settings = (20, 37), blur_radius, 2, (True, clip, False), [ORDERS[i]]
+            _check_rasterizer(cuda, scene._replace(verts=verts), *settings, backward=False)
+
+
 @pytest.mark.parametrize("options", OPTIONS)
 def test_needles(cuda, options):  # noqa: F811
     """Their barycentric coordinates are mostly rounding: no bound on their depth may rest on them."""
@@ -123,10 +138,40 @@ def test_invalid_faces_are_left_out(cuda):  # noqa: F811
 
 @pytest.mark.parametrize("size", [64, 256, 400])
 def test_a_tile_looks_at_few_faces(cuda, size):  # noqa: F811
-    """Three barriers for every 256 faces that a tile looks at: 60 if it looked at all, and some to look them up."""
+    """Two barriers for every 256 faces that a tile looks at: 40 if it looked at all, and five to look them up."""
     scene = sphere(4)
     assert len(scene.faces) == 5120
     with kernels_of(cuda, OPS["rasterize_faces"], ORDERS[0]):
         rasterize_faces(*scene, (size, size), 0.0, 1)
     tiles = -((-size // 16) ** 2)
     assert cuda.barriers() / tiles < 15
+
+
+@pytest.mark.parametrize("faces", [1, 600, 10**4, 10**6, 10**7, 3 * 10**8])
+@pytest.mark.parametrize("tiles", [(1, 1), (1, 44), (16, 16), (32, 32), (64, 64), (625, 3), (512, 512)])
+def test_bins_are_few_small_and_cover_the_image(cuda, faces, tiles):  # noqa: F811
+    out = torch.zeros(5, dtype=torch.int64)
+    cuda.call("cuda_bins", faces, *tiles, out)
+    side, across, down, groups, size = out.tolist()
+    assert across * side >= tiles[0] > (across - 1) * side
+    assert down * side >= tiles[1] > (down - 1) * side
+    assert groups * 1024 >= faces
+    assert across * down <= 256
+    assert size == across * down * groups * 128 <= 64 << 20
+    # Bins of half the side would have been too many or too large, unless they are tiles.
+    finer = -(-2 * tiles[0] // side) * -(-2 * tiles[1] // side)
+    assert side == 1 or finer > 256 or finer * groups * 128 > 64 << 20
+
+
+def test_gradients_of_some_hits_only(cuda):  # noqa: F811
+    """Those of the nearest hit are zero, which must not end the search for others."""
+    scene = soup((40,), 0.7, near=2.0)
+
+    def run(verts):
+        _, zbuf, _, dists = rasterize_faces(verts, *scene[1:], (20, 24), 1e-2, 6)
+        return zbuf[..., 1:3].contiguous(), dists[..., 2:].contiguous()
+
+    expected = values_and_grads(run, scene.verts)
+    for order in ORDERS:
+        with kernels_of(cuda, OPS["rasterize_faces"], order):
+            torch.testing.assert_close(values_and_grads(run, scene.verts), expected, rtol=1e-4, atol=1e-4)

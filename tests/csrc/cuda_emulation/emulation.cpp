@@ -362,7 +362,7 @@ sigjmp_buf escape;
 std::string message;
 
 void on_fault(int signal, siginfo_t* info, void*) {
-  if (!arena.holds(info->si_addr)) {
+  if (!arena.kernel_runs() && !arena.holds(info->si_addr)) {
     ::signal(signal, SIG_DFL);
     return;
   }
