@@ -133,3 +133,19 @@ def test_bad_input(device):
         softmax_blend(*inputs, 1e-2, 0.0)
     with pytest.raises(ValueError, match=r"background must have shape \(C\), got \(4\)"):
         softmax_blend(*inputs[:5], torch.zeros(4, device=device), *SOFT)
+
+
+@pytest.mark.parametrize(("height", "K", "C"), [(180, 50, 3), (3, 700, 3), (5, 90, 16)])
+def test_large_gradients(height, K, C):
+    """Gradients that go around the caches, and pixels too large to be written in groups."""
+    shape = (1, height, 131, K)
+    is_face = torch.arange(K) < torch.randint(0, 12, (*shape[:3], 1))
+    pix_to_face = torch.where(is_face & (torch.rand(shape) < 0.8), 1, -1)
+    colors, dists, zbuf = torch.rand(*shape, C), torch.randn(shape) * 1e-2, torch.rand(shape) + 1
+    inputs = (colors, pix_to_face, zbuf, dists, torch.tensor([[1.0, 5.0]]), torch.rand(C))
+    empty = torch.tensor(float("nan"))
+    colors, zbuf, dists = (
+        torch.where(m, a, empty)
+        for m, a in zip(((pix_to_face >= 0)[..., None], pix_to_face >= 0, pix_to_face >= 0), (colors, zbuf, dists))
+    )
+    assert_matches_reference(_fixed(inputs), colors, zbuf, dists, rtol=1e-3, atol=1e-4)

@@ -19,26 +19,26 @@ namespace recon {
 namespace {
 
 template <class T>
-void run(const SoftmaxBlend<T>& p, int64_t pixels, bool backward, const Device& device) {
+void run(const SoftmaxBlend<T>& p, bool backward, const Device& device) {
   if (device.cuda) {
 #ifdef RECON_CUDA
-    softmax_blend_cuda(p, pixels, backward, device);
+    softmax_blend_cuda(p, backward, device);
 #endif
     return;
   }
-  const int64_t grain = 1 + 8000 / (p.K + 1);
-  for_each_range(pixels, grain, [&](int64_t begin, int64_t end) {
+  const int64_t groups = (p.pixels + blend_group - 1) / blend_group, grain = 1 + 8000 / blend_group / (p.K + 1);
+  for_each_range(groups, grain, [&](int64_t begin, int64_t end) {
     if (backward)
-      RECON_SIMD_CALL(softmax_blend_backward_range, p, begin, end);
+      RECON_SIMD_CALL(softmax_blend_backward_groups, p, begin, end);
     else
-      RECON_SIMD_CALL(softmax_blend_range, p, begin, end);
+      RECON_SIMD_CALL(softmax_blend_groups, p, begin, end);
   });
 }
 
 template <class T>
 SoftmaxBlend<T> arguments(const Tensor& colors, const Tensor& pix_to_face, const Tensor& zbuf, const Tensor& dists,
                           const Tensor& planes, const Tensor& background, double sigma, double gamma,
-                          const Tensor& image) {
+                          const Tensor& image, const Tensor& sums) {
   const int64_t* shape = colors.shape;
   if (image.shape[3] != shape[4] + 1) throw std::invalid_argument("softmax_blend: image must have C + 1 channels");
   return {colors.packed<T>(),
@@ -50,10 +50,12 @@ SoftmaxBlend<T> arguments(const Tensor& colors, const Tensor& pix_to_face, const
           static_cast<T>(sigma),
           static_cast<T>(gamma),
           image.packed<T>(),
+          reinterpret_cast<BlendSums<T>*>(sums.packed<T>()),
           nullptr,
           nullptr,
           nullptr,
           nullptr,
+          shape[0] * shape[1] * shape[2],
           shape[3],
           shape[4],
           shape[1] * shape[2]};
@@ -62,34 +64,34 @@ SoftmaxBlend<T> arguments(const Tensor& colors, const Tensor& pix_to_face, const
 }  // namespace
 
 void softmax_blend(Tensor colors, Tensor pix_to_face, Tensor zbuf, Tensor dists, Tensor planes, Tensor background,
-                   double sigma, double gamma, Tensor image) {
+                   double sigma, double gamma, Tensor image, Tensor sums) {
   dispatch_float(colors.dtype, [&](auto number) {
     using T = decltype(number);
-    const auto p = arguments<T>(colors, pix_to_face, zbuf, dists, planes, background, sigma, gamma, image);
-    run(p, image.shape[0] * p.pixels_per_image, false, colors.device);
+    run(arguments<T>(colors, pix_to_face, zbuf, dists, planes, background, sigma, gamma, image, sums), false,
+        colors.device);
   });
 }
 RECON_OP(softmax_blend,
          "colors: N H W K C, pix_to_face: i64 N H W K, zbuf: N H W K, dists: N H W K, planes: N 2, background: C, "
-         "sigma: real>0, gamma: real>0, image: N H W D");
+         "sigma: real>0, gamma: real>0, image: N H W D, sums: N H W 6");
 
 void softmax_blend_backward(Tensor colors, Tensor pix_to_face, Tensor zbuf, Tensor dists, Tensor planes,
-                            Tensor background, double sigma, double gamma, Tensor image, Tensor grad_image,
+                            Tensor background, double sigma, double gamma, Tensor image, Tensor sums, Tensor grad_image,
                             std::optional<Tensor> grad_colors, std::optional<Tensor> grad_zbuf,
                             std::optional<Tensor> grad_dists) {
   dispatch_float(colors.dtype, [&](auto number) {
     using T = decltype(number);
-    auto p = arguments<T>(colors, pix_to_face, zbuf, dists, planes, background, sigma, gamma, image);
+    auto p = arguments<T>(colors, pix_to_face, zbuf, dists, planes, background, sigma, gamma, image, sums);
     p.grad_image = grad_image.packed<T>();
     p.grad_colors = grad_colors ? grad_colors->packed<T>() : nullptr;
     p.grad_zbuf = grad_zbuf ? grad_zbuf->packed<T>() : nullptr;
     p.grad_dists = grad_dists ? grad_dists->packed<T>() : nullptr;
-    run(p, image.shape[0] * p.pixels_per_image, true, colors.device);
+    run(p, true, colors.device);
   });
 }
 RECON_OP(softmax_blend_backward,
          "colors: N H W K C, pix_to_face: i64 N H W K, zbuf: N H W K, dists: N H W K, planes: N 2, background: C, "
-         "sigma: real>0, gamma: real>0, image: N H W D, grad_image: N H W D, grad_colors?: N H W K C, "
+         "sigma: real>0, gamma: real>0, image: N H W D, sums: N H W 6, grad_image: N H W D, grad_colors?: N H W K C, "
          "grad_zbuf?: N H W K, grad_dists?: N H W K");
 
 }  // namespace recon

@@ -78,9 +78,9 @@ def _outputs(
     background: Tensor,
     sigma: float,
     gamma: float,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     N, H, W, _, C = colors.shape
-    return empty_output(colors, (N, H, W, C + 1))
+    return empty_output(colors, (N, H, W, C + 1)), colors.new_empty(N, H, W, 6)
 
 
 _softmax_blend = Op(
@@ -88,6 +88,7 @@ _softmax_blend = Op(
     _outputs,
     _reference,
     optional_grads=True,
+    kept=1,  # what the faces of each pixel add up to
     writes_all=True,
     constants=["planes", "background"],  # hardly anyone asks for their gradients
 )
