@@ -12,7 +12,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _SUBPACKAGES = ("common", "compat", "io", "loss", "methods", "ops", "renderer", "structures", "transforms", "utils")
-_QUICK = ("load", "render")
+_QUICK = ("depth_map", "load", "render", "turntable")
 
 
 def __getattr__(name: str) -> Any:
