@@ -37,6 +37,7 @@ OPTIONS = ["-std=gnu++17", "-O1", "-fPIC", "-ffp-contract=off", "-w", "-U_FORTIF
 OPTIONS += ["-DRECON_CUDA", f"-I{EMULATION}", f"-I{ROOT / 'csrc'}", "-include", "cuda_runtime.h"]
 
 
+@functools.cache
 def build(compiler: str, folder: Path) -> Path:
     """The shared library of all ops with their CUDA kernels in `folder`; compiled if the sources have changed."""
     csrc = ROOT / "csrc"
@@ -48,6 +49,8 @@ def build(compiler: str, folder: Path) -> Path:
     library = folder / f"emulated-{digest.hexdigest()[:16]}.so"
     if library.exists():
         return library
+    for old in folder.glob("emulated-*.so"):
+        old.unlink()
     objects = []
     for source in sources:
         objects.append(folder / f"{source.relative_to(ROOT)}.o".replace(os.sep, "-"))

@@ -139,6 +139,7 @@ struct Fiber {
   bool started = false;
   State state = State::done;
   uint3 thread;
+  int index;
   Place place;
   uint64_t value, result;
   Exchange what;
@@ -147,6 +148,7 @@ struct Fiber {
 };
 
 std::vector<std::unique_ptr<Fiber>> fibers;
+int waiting[32];  // lanes of each warp that are in an exchange
 Fiber* running;
 jmp_buf scheduler;
 const std::function<void()>* kernel;
@@ -191,10 +193,12 @@ void run(Fiber* fiber) {
 
 // Gives the lanes of the exchange their results, if all have come to it.
 bool complete(int first_of_warp, int threads, unsigned mask) {
+  if (waiting[first_of_warp / 32] < __builtin_popcount(mask)) return false;
   Fiber* lanes[32] = {};
   const Fiber* any = nullptr;
-  for (int i = 0; i < 32; ++i) {
-    if (!(mask >> i & 1u)) continue;
+  unsigned ballot = 0;
+  for (unsigned rest = mask; rest; rest &= rest - 1) {
+    const int i = __builtin_ctz(rest);
     if (first_of_warp + i >= threads) throw std::runtime_error("a warp's exchange names lanes beyond the block");
     Fiber* f = fibers[first_of_warp + i].get();
     if (f->state != State::in_exchange || f->mask != mask) return false;
@@ -202,25 +206,23 @@ bool complete(int first_of_warp, int threads, unsigned mask) {
     if (any && (f->what != any->what || f->place.line != any->place.line || f->place.file != any->place.file))
       throw std::runtime_error("lanes of one warp exchange at different places: " + text(f->place) + " and " +
                                text(any->place));
-    any = f;
+    any = f, ballot |= static_cast<unsigned>(f->value & 1u) << i;
   }
-  for (int i = 0; i < 32; ++i) {
-    Fiber* f = lanes[i];
-    if (!f) continue;
-    uint64_t result = 0;
+  for (unsigned rest = mask; rest; rest &= rest - 1) {
+    Fiber* f = lanes[__builtin_ctz(rest)];
+    f->state = State::ready;
+    if (f->what == Exchange::ballot) f->result = ballot;
     if (f->what == Exchange::shuffle) {
       if (!lanes[f->source]) throw std::runtime_error(text(f->place) + ": shuffle from a lane that does not take part");
-      result = lanes[f->source]->value;
+      f->result = lanes[f->source]->value;
     }
-    for (int j = 0; j < 32; ++j) {
-      if (!lanes[j]) continue;
-      if (f->what == Exchange::ballot) result |= (lanes[j]->value & 1u) << j;
-      if (f->what == Exchange::match) result |= static_cast<uint64_t>(lanes[j]->value == f->value) << j;
+    if (f->what == Exchange::match) {
+      f->result = 0;
+      for (int j = 0; j < 32; ++j)
+        if (lanes[j]) f->result |= static_cast<uint64_t>(lanes[j]->value == f->value) << j;
     }
-    f->result = result;
   }
-  for (Fiber* f : lanes)
-    if (f) f->state = State::ready;
+  waiting[first_of_warp / 32] -= __builtin_popcount(mask);
   return true;
 }
 
@@ -254,8 +256,9 @@ void run_block(int threads, std::mt19937_64& random) {
   for (int i = 0; i < threads; ++i) {
     const auto t = static_cast<unsigned>(i);
     fibers[i]->thread = {t % blockDim.x, t / blockDim.x % blockDim.y, t / blockDim.x / blockDim.y};
-    fibers[i]->state = State::ready;
+    fibers[i]->state = State::ready, fibers[i]->index = i;
   }
+  std::fill(std::begin(waiting), std::end(waiting), 0);
   std::vector<int> turn(threads);
   while (true) {
     std::iota(turn.begin(), turn.end(), 0);
@@ -296,6 +299,7 @@ uint64_t warp_exchange(Exchange what, unsigned mask, uint64_t value, int source,
   Fiber* self = running;
   if (!(mask >> lane() & 1u)) fail(text(place) + ": a lane is not in the mask of its own exchange");
   self->what = what, self->mask = mask, self->value = value, self->source = source;
+  ++waiting[self->index / 32];
   wait_for_others(State::in_exchange, place);
   return self->result;
 }
