@@ -68,12 +68,6 @@ struct DeviceGuard {
 
 inline cudaStream_t stream_of(const Device& device) { return static_cast<cudaStream_t>(device.stream); }
 
-// Turns the error of the launch just made, if any, into an exception.
-inline void check_launch() {
-  if (const auto e = cudaGetLastError(); e != cudaSuccess)
-    throw std::runtime_error(std::string("CUDA kernel launch failed: ") + cudaGetErrorString(e));
-}
-
 // kernel<<<blocks, threads>>>(args...) on `device`, in torch's current stream. Called through the runtime: that is C++
 // which every compiler reads, so that tests/csrc can run kernels on a CPU.
 template <class... P, class... A>
@@ -82,7 +76,8 @@ void launch(void (*kernel)(P...), dim3 blocks, dim3 threads, const Device& devic
   cudaLaunchConfig_t config = {};
   config.gridDim = blocks, config.blockDim = threads, config.stream = stream_of(device);
   cudaLaunchKernelEx(&config, kernel, args...);
-  check_launch();
+  if (const auto e = cudaGetLastError(); e != cudaSuccess)
+    throw std::runtime_error(std::string("CUDA kernel launch failed: ") + cudaGetErrorString(e));
 }
 #endif
 
