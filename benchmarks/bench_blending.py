@@ -64,6 +64,7 @@ CASES = [
     Case(
         "softmax_rgb_blend forward + backward alone, 256x256, K=50",
         lambda: _blend("softmax_rgb_blend"),
+        target=12,
         bytes_moved=2 * _SLOTS * (8 + 4 + 4) + _SLOTS * (4 + 4 + 12),
         same=_close,
     ),

@@ -194,9 +194,19 @@ inline uint32_t non_negative(const int64_t* p, int64_t count) {
   return ~negative & (count >= 32 ? ~0u : (1u << count) - 1u);
 }
 
-// The sum of all lanes, in a fixed order.
+// The sum of all lanes, in a fixed order: the upper half is added to the lower until one is left.
 template <class T>
 inline T sum(Pack<T> a) {
+#if RECON_SIMD_BYTES == 64
+  if constexpr (sizeof(T) == 4) {
+    __m256 halves[2];
+    std::memcpy(halves, &a.raw, sizeof halves);
+    const __m256 half = _mm256_add_ps(halves[0], halves[1]);
+    const __m128 quarter = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    const __m128 two = _mm_add_ps(quarter, _mm_movehl_ps(quarter, quarter));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+  }
+#endif
   T lane[Pack<T>::lanes];
   a.store(lane);
   for (int width = Pack<T>::lanes / 2; width > 0; width /= 2)

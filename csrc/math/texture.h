@@ -77,7 +77,7 @@ RECON_HD Footprint<T> footprint(int64_t image, T u, T v, int64_t rows, int64_t c
 
 // The texel of a face's atlas: the square is cut along its diagonal, below it lies w1 R, w0 R and above its mirror.
 template <class T>
-RECON_HD Footprint<T> atlas_footprint(int64_t face, T w0, T w1, int64_t R) {
+RECON_HD Footprint<T> atlas_footprint(int64_t image, T w0, T w1, int64_t R) {
   const auto cell = [R](T w) {
     const T scaled = w * static_cast<T>(R);
     return scaled >= static_cast<T>(R) ? static_cast<int32_t>(R - 1) : scaled > T(0) ? static_cast<int32_t>(scaled) : 0;
@@ -85,7 +85,7 @@ RECON_HD Footprint<T> atlas_footprint(int64_t face, T w0, T w1, int64_t R) {
   const int32_t column = cell(w0), row = cell(w1), top = static_cast<int32_t>(R) - 1;
   // The cells at the border w0 + w1 = 1 have a lower half only, whatever rounding makes of the sum.
   const bool is_lower = (w0 + w1) * static_cast<T>(R) - static_cast<T>(column + row) <= T(1) || column + row == top;
-  return {face, is_lower ? column : top - column, is_lower ? row : top - row, T(0), T(0), T(0), T(0)};
+  return {image, is_lower ? column : top - column, is_lower ? row : top - row, T(0), T(0), T(0), T(0)};
 }
 
 // Calls body(texel index, weight, d weight / d fx, d weight / d fy) for the texels of a footprint inside the image;

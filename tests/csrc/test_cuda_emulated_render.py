@@ -11,7 +11,7 @@ import torch
 sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "ops")]
 from emulated_cuda import kernels_of
 from raster_scenes import OPTIONS, soup, sphere, with_neighbors
-from test_cuda_emulated import ORDERS, cuda  # noqa: F401 - a fixture
+from test_cuda_emulated import ORDERS, cuda, deterministic  # noqa: F401 - fixtures
 from test_render_faces import LIGHTINGS, SAMPLINGS, TEXTURES, arguments, split
 
 from recon_engine import _samples
@@ -62,3 +62,18 @@ def test_small_faces_and_shared_faces(cuda, hard):  # noqa: F811
     scene = sphere(2).to("cpu", torch.float64)
     scene = scene._replace(first=torch.tensor([0, 100]), count=torch.tensor([200, 150]))
     check(cuda, ORDERS[1], *arguments(scene, image_size=(33, 40), blur_radius=1e-3, K=4, hard=hard))
+
+
+@pytest.mark.parametrize("hard", [False, True])
+@pytest.mark.parametrize("lighting", LIGHTINGS)
+def test_deterministic_mode(cuda, lighting, hard, deterministic):  # noqa: F811
+    scene = soup((30, 0, 9), 0.6, near=1.0).to("cpu", torch.float64)
+    check(cuda, ORDERS[2], *arguments(scene, lighting, hard=hard))
+    shared = scene._replace(first=torch.tensor([0, 10]), count=torch.tensor([25, 29]))
+    check(cuda, ORDERS[3], *arguments(shared, lighting, hard=hard))
+
+
+def test_gradient_of_images_is_refused_in_deterministic_mode(cuda, deterministic):  # noqa: F811
+    render, values = split(arguments(soup((20,), 0.6, near=1.0), "none", "image"))
+    with kernels_of(cuda, OP, ORDERS[0]), pytest.raises(RuntimeError, match="gradient of maps"):
+        values_and_grads(render, *values)

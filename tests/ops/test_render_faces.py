@@ -165,6 +165,14 @@ def test_does_not_depend_on_threads(dtype):
         torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)
 
 
+def test_atlas_of_other_faces(device):
+    """Corners that lie anywhere in the faces that the texels belong to, as those of cut faces do."""
+    args = list(arguments(soup((20,), 0.6, near=1.0).to(device, torch.float64), "point", "atlas"))
+    inside = torch.rand(20, 3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / 2
+    args[6], args[8] = inside.to(device), torch.arange(20, device=device).flip(0) // 2
+    check(*args)
+
+
 def test_gradients_of_background_and_planes(device):
     """The kernel has none: they come from the reference."""
     args = list(arguments(soup((20,), 0.6, near=1.0).to(device, torch.float64), image_size=(6, 5)))

@@ -1,7 +1,9 @@
 // Forward: a thread goes through the faces of its pixel, first for what the weights are relative to (the nearest depth,
 // and the last of the K nearest where there are more), then for the colours. Nothing is kept for a hit, whatever K is.
-// Backward: the same first pass leaves a few numbers for each pixel, then a block gathers the pixels of one face, so
-// nothing is added twice to a vertex by the same face.
+// Backward: after the same first pass the threads of a warp look at one face at a time and add up what they make of it.
+// In deterministic mode a block gathers the pixels of one face instead, from what the first pass left for each pixel.
+#include <limits>
+
 #include "math/blend.h"
 #include "ops/render_faces/shade.h"
 #include "raster/cuda.h"
@@ -140,11 +142,14 @@ __global__ void render_hard_kernel(CudaScene<T> s, Surface<T> surface, Blend<T> 
   const CudaPixel<T> pixel(s);
   FaceAtPixel<T> nearest = {};
   int32_t face = -1;
-  for_each_face(s, pixel, [&](int32_t f) {
-    FaceAtPixel<T> at;
-    if (!hits(s, f, pixel.row, pixel.column, pixel.px, pixel.py, at)) return;
-    if (face < 0 || at.z < nearest.z) nearest = at, face = f;
-  });
+  for_each_face(
+      s, pixel,
+      [&](int32_t f) {
+        FaceAtPixel<T> at;
+        if (!hits(s, f, pixel.row, pixel.column, pixel.px, pixel.py, at)) return;
+        if (face < 0 || at.z < nearest.z) nearest = at, face = f;
+      },
+      [&] { return face < 0 ? std::numeric_limits<T>::infinity() : nearest.z; });
   if (!pixel.in_image) return;
   T* out = image + pixel.index(s) * 4;
   Vec3<T> color = Vec3<T>::load(blend.background);
@@ -179,41 +184,51 @@ __global__ void render_soft_kernel(CudaScene<T> s, Surface<T> surface, Blend<T> 
   out[3] = T(1) - state.clear;
 }
 
-// Hard: which face is the nearest. Soft: what the weights are relative to, with their sum.
+// Hard: which face is the nearest. Soft: what the weights are relative to, with their sum. Every thread of the block
+// must take part.
+template <class T>
+__device__ PixelState<T> full_state(const CudaScene<T>& s, const CudaPixel<T>& pixel, const Blend<T>& blend) {
+  PixelState<T> state = {T(1), T(0), T(1), T(-1), -1, -1};
+  if (blend.hard) {
+    T nearest_z = std::numeric_limits<T>::infinity();
+    for_each_face(
+        s, pixel,
+        [&](int32_t f) {
+          FaceAtPixel<T> at;
+          if (!hits(s, f, pixel.row, pixel.column, pixel.px, pixel.py, at)) return;
+          if (state.nearest_face < 0 || at.z < nearest_z) nearest_z = at.z, state.nearest_face = f;
+        },
+        [&] { return nearest_z; });
+    return state;
+  }
+  state = pixel_state(s, pixel, blend);
+  state.total = background_weight(blend, state.nearest);
+  for_each_face(s, pixel, [&](int32_t f) {
+    FaceAtPixel<T> at;
+    if (!hits(s, f, pixel.row, pixel.column, pixel.px, pixel.py, at) || !counts(state, at.z, f)) return;
+    state.total += weight_of(blend, state, coverage(at.dist, blend.sigma), depth_of(blend, pixel.mesh, at.z));
+  });
+  return state;
+}
+
 template <class T>
 __global__ void state_kernel(CudaScene<T> s, Blend<T> blend, PixelState<T>* states) {
   const CudaPixel<T> pixel(s);
-  PixelState<T> state = {T(1), T(0), T(1), T(-1), -1, -1};
-  if (blend.hard) {
-    T nearest_z(0);
-    for_each_face(s, pixel, [&](int32_t f) {
-      FaceAtPixel<T> at;
-      if (!hits(s, f, pixel.row, pixel.column, pixel.px, pixel.py, at)) return;
-      if (state.nearest_face < 0 || at.z < nearest_z) nearest_z = at.z, state.nearest_face = f;
-    });
-  } else {
-    state = pixel_state(s, pixel, blend);
-    state.total = background_weight(blend, state.nearest);
-    for_each_face(s, pixel, [&](int32_t f) {
-      FaceAtPixel<T> at;
-      if (!hits(s, f, pixel.row, pixel.column, pixel.px, pixel.py, at) || !counts(state, at.z, f)) return;
-      state.total += weight_of(blend, state, coverage(at.dist, blend.sigma), depth_of(blend, pixel.mesh, at.z));
-    });
-  }
+  const PixelState<T> state = full_state(s, pixel, blend);
   if (pixel.in_image) states[pixel.index(s)] = state;
 }
 
-// Adds what one pixel gives to the gradients of face f, in the order of most_sums.
+// Adds what one pixel gives to the gradients of face f, in the order of most_sums; returns whether there is anything.
 template <class T>
-__device__ void add_pixel(const CudaScene<T>& s, const Surface<T>& surface, const Blend<T>& blend,
+__device__ bool add_pixel(const CudaScene<T>& s, const Surface<T>& surface, const Blend<T>& blend,
                           const RenderGrads<T>& grads, const PixelState<T>& state, const Light<T>& light, int32_t f,
                           int64_t mesh, int64_t row, int64_t column, T (&sums)[most_sums],
                           T (&light_sums)[Light<T>::size]) {
   const RasterInput<T>& in = s.in;
-  if (blend.hard && state.nearest_face != f) return;
+  if (blend.hard && state.nearest_face != f) return false;
   const T px = pixel_center<T>(in.W - 1 - column, in.W, in.H), py = pixel_center<T>(in.H - 1 - row, in.H, in.W);
   FaceAtPixel<T> at;
-  if (!hits(s, f, row, column, px, py, at) || !counts(state, at.z, f)) return;
+  if (!hits(s, f, row, column, px, py, at) || !counts(state, at.z, f)) return false;
   const int64_t pixel = ((mesh * in.H + row) * in.W + column) * 4;
   const Vec3<T> grad = Vec3<T>::load(grads.grad_image + pixel);
   T weight(1), cover(1), grad_z(0), grad_dist(0);
@@ -256,9 +271,9 @@ __device__ void add_pixel(const CudaScene<T>& s, const Surface<T>& surface, cons
     if (surface.lighting == Lighting::face)
       for (int d = 0; d < 6; ++d) sums[15 + 3 * most_attributes + d] += g.face_light[d];
   } else if (grad_dist == T(0)) {
-    return;
+    return false;
   }
-  if (!grads.verts) return;
+  if (!grads.verts) return weight != T(0);
   T x[3], y[3], z[3], out[9];
   for (int c = 0; c < 3; ++c) {
     const T* v = in.verts + 3 * in.faces[3 * int64_t{f} + c];
@@ -266,6 +281,48 @@ __device__ void add_pixel(const CudaScene<T>& s, const Surface<T>& surface, cons
   }
   raster_vjp<T>(px, py, x, y, z, in.perspective, in.clip, grad_z, grad_bary, grad_dist, out);
   for (int d = 0; d < 9; ++d) sums[d] += out[d];
+  return true;
+}
+
+// Calls add(place of a gradient, its position in the sums) for all gradients of face f that are asked for.
+template <class T, class F>
+__device__ void for_each_sum(const RasterInput<T>& in, const Surface<T>& surface, const RenderGrads<T>& grads,
+                             int32_t f, const F& add) {
+  for (int c = 0; c < 3; ++c) {
+    const int64_t v = in.faces[3 * int64_t{f} + c];
+    if (grads.verts)
+      for (int d = 0; d < 3; ++d) add(grads.verts + 3 * v + d, 3 * c + d);
+    if (grads.attributes)
+      for (int j = 0; j < surface.A; ++j) add(grads.attributes + surface.A * v + j, 9 + most_attributes * c + j);
+  }
+  if (grads.uvs && surface.texture == Texture::image)
+    for (int d = 0; d < 6; ++d) add(grads.uvs + 6 * int64_t{f} + d, 9 + 3 * most_attributes + d);
+  if (grads.lights && surface.lighting == Lighting::face)
+    for (int d = 0; d < 6; ++d) add(grads.lights + 6 * int64_t{f} + d, 15 + 3 * most_attributes + d);
+}
+
+template <class T>
+__global__ void backward_kernel(CudaScene<T> s, Surface<T> surface, Blend<T> blend, RenderGrads<T> grads,
+                                bool sums_lights) {
+  const CudaPixel<T> pixel(s);
+  const PixelState<T> state = full_state(s, pixel, blend);
+  const Light<T> light = light_of(surface, pixel.mesh);
+  T light_sums[Light<T>::size] = {};
+  for_each_face_of_warp(s, pixel, [&](int32_t f, bool mine) {
+    T sums[most_sums] = {};
+    const bool adds = mine && add_pixel(s, surface, blend, grads, state, light, f, pixel.mesh, pixel.row, pixel.column,
+                                        sums, light_sums);
+    if (!__any_sync(whole_warp, adds)) return;
+    for_each_sum(s.in, surface, grads, f, [&](T* place, int at) {
+      T total[1] = {sums[at]};
+      warp_sum(total);
+      if (threadIdx.x % 32 == 0) atomic_add(place, total[0]);
+    });
+  });
+  if (!sums_lights) return;
+  block_sum(light_sums);
+  for (int i = 0; threadIdx.x == 0 && i < Light<T>::size; ++i)
+    atomic_add(grads.lights + pixel.mesh * Light<T>::size + i, light_sums[i]);
 }
 
 // The first mesh that a face belongs to.
@@ -279,8 +336,8 @@ __device__ int64_t owner_of(const RasterInput<T>& in, int64_t f) {
 // One block for a face. face_lights (F Light::size) holds what each face gives to the light of its image, to be added
 // in a fixed order.
 template <class T>
-__global__ void backward_kernel(CudaScene<T> s, Surface<T> surface, Blend<T> blend, RenderGrads<T> grads,
-                                const PixelState<T>* states, T* face_lights) {
+__global__ void backward_deterministic_kernel(CudaScene<T> s, Surface<T> surface, Blend<T> blend, RenderGrads<T> grads,
+                                              const PixelState<T>* states, T* face_lights) {
   const RasterInput<T>& in = s.in;
   const auto f = static_cast<int32_t>(blockIdx.x);
   const PixelBox box = s.boxes[f];
@@ -306,19 +363,9 @@ __global__ void backward_kernel(CudaScene<T> s, Surface<T> surface, Blend<T> ble
     }
   }
   block_sum(sums);
-  if (threadIdx.x != 0 || pixels == 0) return;
-  for (int c = 0; c < 3; ++c) {
-    const int64_t v = in.faces[3 * int64_t{f} + c];
-    if (grads.verts)
-      for (int d = 0; d < 3; ++d) atomic_add(grads.verts + 3 * v + d, sums[3 * c + d]);
-    if (grads.attributes)
-      for (int j = 0; j < surface.A; ++j)
-        atomic_add(grads.attributes + surface.A * v + j, sums[9 + most_attributes * c + j]);
-  }
-  if (grads.uvs && surface.texture == Texture::image)
-    for (int d = 0; d < 6; ++d) grads.uvs[6 * int64_t{f} + d] += sums[9 + 3 * most_attributes + d];
-  if (grads.lights && surface.lighting == Lighting::face)
-    for (int d = 0; d < 6; ++d) grads.lights[6 * int64_t{f} + d] += sums[15 + 3 * most_attributes + d];
+  // The face is the only one to add to its vertices: Python gave it its own.
+  if (threadIdx.x == 0 && pixels > 0)
+    for_each_sum(in, surface, grads, f, [&](T* place, int at) { atomic_add(place, sums[at]); });
 }
 
 // One block for the light of an image: the sum over its faces, in a fixed order.
@@ -350,13 +397,14 @@ void render_faces_backward_cuda(const RasterInput<T>& in, const Surface<T>& surf
                                 const RenderGrads<T>& grads, const Device& device) {
   const CudaSceneMemory<T> memory(in, device);
   if (memory.num_tiles() == 0 || in.F == 0) return;
-  const Scratch<PixelState<T>> states(in.N * in.H * in.W, device);
-  launch(state_kernel<T>, static_cast<unsigned>(memory.num_tiles()), cuda_threads, device, memory.scene, blend,
-         states.data());
+  const auto tiles = static_cast<unsigned>(memory.num_tiles());
   const bool sums_lights = grads.lights && surface.lighting != Lighting::face && surface.lighting != Lighting::none;
+  if (!deterministic())
+    return launch(backward_kernel<T>, tiles, cuda_threads, device, memory.scene, surface, blend, grads, sums_lights);
+  const Scratch<PixelState<T>> states(in.N * in.H * in.W, device);
   const Scratch<T> face_lights(sums_lights ? in.F * Light<T>::size : 0, device);
-  // Few faces are large ones.
-  launch(backward_kernel<T>, static_cast<unsigned>(in.F), in.F < 4096 ? 128 : 32, device, memory.scene, surface, blend,
+  launch(state_kernel<T>, tiles, cuda_threads, device, memory.scene, blend, states.data());
+  launch(backward_deterministic_kernel<T>, static_cast<unsigned>(in.F), 128, device, memory.scene, surface, blend,
          grads, states.data(), sums_lights ? face_lights.data() : nullptr);
   if (sums_lights)
     launch(sum_lights_kernel<T>, static_cast<unsigned>(in.N), cuda_threads / 2, device, in, face_lights.data(),

@@ -14,9 +14,9 @@ struct Surface {
   // texture is one of vertices.
   const T* attributes;
   int64_t A;
-  const T* uvs;                // F 3 2, image only: the place of each corner
-  const T* maps;               // M rows columns 3: images, or the atlas of each face
-  const int64_t* map_of_face;  // F, image only
+  const T* uvs;                // F 3 2: the place of each corner in its map; null for atlases: then it is w
+  const T* maps;               // M rows columns 3: images or atlases
+  const int64_t* map_of_face;  // F, where there are uvs: else each face has its own
   int64_t M, rows, columns;
   // none: nothing; face: F 6, a factor of the texture and what is added to it; else N Light::size
   const T* lights;

@@ -28,7 +28,7 @@ Surface<T> surface_of(const RasterInput<T>& in, const Tensor& attributes, const 
                       int64_t padding, bool nearest, bool align_corners) {
   const Surface<T> s = {attributes.packed<T>(),
                         attributes.shape[1],
-                        uvs.packed<T>(),
+                        uvs.shape[0] > 0 ? uvs.packed<T>() : nullptr,
                         maps.packed<T>(),
                         map_of_face.packed<int64_t>(),
                         maps.shape[0],
@@ -47,11 +47,11 @@ Surface<T> surface_of(const RasterInput<T>& in, const Tensor& attributes, const 
   const int64_t wanted = s.color_at() + (s.texture == Texture::vertex ? 3 : 0);
   require(s.A == wanted, "attributes", "V, " + std::to_string(wanted), attributes);
   const std::string F = std::to_string(in.F);
-  if (s.texture == Texture::image) {
-    require(uvs.shape[0] == in.F, "uvs", F + ", 3, 2", uvs);
-    require(map_of_face.shape[0] == in.F, "map_of_face", F, map_of_face);
+  if (s.texture == Texture::image || s.uvs) require(uvs.shape[0] == in.F, "uvs", F + ", 3, 2", uvs);
+  if (s.texture == Texture::atlas) {
+    const std::string M = s.uvs ? std::to_string(s.M) : F;
+    require((s.uvs || s.M == in.F) && s.rows == s.columns, "maps", M + ", R, R, 3", maps);
   }
-  if (s.texture == Texture::atlas) require(s.M == in.F && s.rows == s.columns, "maps", F + ", R, R, 3", maps);
   if (s.texture != Texture::vertex && in.F > 0)
     require(s.M > 0 && s.rows > 0 && s.columns > 0, "maps", "at least one texel", maps);
   if (s.lighting == Lighting::face)

@@ -122,7 +122,7 @@ class Shade {
   RECON_HD void look_up() {
     const bool is_image = surface_.texture == Texture::image;
     V u = at_.w.a, v = at_.w.b;
-    if (is_image) {
+    if (surface_.uvs) {
       for (int c = 0; c < 3; ++c)
         for (int d = 0; d < 2; ++d) uv_[c][d] = at_.of_face(surface_.uvs, 6, 2 * c + d);
       u = interpolate(at_.w, uv_[0][0], uv_[1][0], uv_[2][0]);
@@ -131,9 +131,10 @@ class Shade {
     alignas(64) T value[3][At::lanes] = {}, per_u[3][At::lanes] = {}, per_v[3][At::lanes] = {};
     for (int i = 0; i < at_.n; ++i) {
       Footprint<T>& f = footprint_[i];
-      f = is_image ? footprint(at_.map_of(surface_, i), At::lane(u, i), At::lane(v, i), surface_.rows, surface_.columns,
-                               surface_.sampling)
-                   : atlas_footprint(int64_t{at_.face(i)}, At::lane(u, i), At::lane(v, i), surface_.rows);
+      const int64_t map = surface_.uvs ? at_.map_of(surface_, i) : at_.face(i);
+      const T x = At::lane(u, i), y = At::lane(v, i);
+      f = is_image ? footprint(map, x, y, surface_.rows, surface_.columns, surface_.sampling)
+                   : atlas_footprint(map, x, y, surface_.rows);
       for_each_texel(f, surface_.rows, surface_.columns, [&](int64_t texel, T weight, T along_x, T along_y) {
         const T* rgb = surface_.maps + 3 * texel;
         for (int c = 0; c < 3; ++c)

@@ -54,10 +54,10 @@ def render_faces(
         clipped_faces_neighbor_idx: (F,) int64 or None, as in `rasterize_faces`.
         attributes: (V, A) what is interpolated over the faces: where points are lit their positions and normals (6),
             then for the texture "vertex" their colours (3).
-        uvs: (F, 3, 2) uv coordinates of the corners for the texture "image", else (0, 3, 2).
-        maps: (M, H, W, 3) the images, or (F, R, R, 3) the texels of the faces for the texture "atlas", else
-            (0, 0, 0, 3).
-        map_of_face: (F,) int64 which image a face shows, or (0,) where the texture is not "image".
+        uvs: (F, 3, 2) uv coordinates of the corners for the texture "image"; for "atlas" two barycentric coordinates of
+            the corners in the face that the texels belong to, or (0, 3, 2) where that is the face itself.
+        maps: (M, H, W, 3) the images, or (M, R, R, 3) texels of faces for the texture "atlas", else (0, 0, 0, 3).
+        map_of_face: (F,) int64 which map a face shows, or (0,) without `uvs`: then each face shows its own.
         lights: for the lighting "none" (0, 0); for "face" (F, 6), a factor of the texture and the colour that is added
             to it; else (N, 16): the colours of the ambient, diffuse and specular light times those of the material, the
             direction towards the light or its position, the position of the camera, the shininess.
@@ -172,7 +172,10 @@ def _reference(
         uv = (weights[..., None] * uvs[face]).sum(1)
         texels = _look_up(maps, map_of_face[face], uv, padding, nearest, align_corners)
     else:
-        texels = _look_up_atlas(maps, face, weights.detach())
+        if len(uvs):
+            texels = _look_up_atlas(maps, map_of_face[face], (weights.detach()[..., None] * uvs[face].detach()).sum(1))
+        else:
+            texels = _look_up_atlas(maps, face, weights.detach())
     colors = _light(texels, values, face, shown[0], lights, lighting)
     every = colors.new_zeros(*pix_to_face.shape, 3).index_put(shown, colors)
     if not hard:
@@ -192,7 +195,7 @@ def _look_up(maps: Tensor, index: Tensor, uv: Tensor, padding: str, nearest: boo
     return sampled[index, :, 0, torch.arange(P, device=uv.device)]
 
 
-def _look_up_atlas(atlas: Tensor, face: Tensor, weights: Tensor) -> Tensor:
+def _look_up_atlas(atlas: Tensor, index: Tensor, weights: Tensor) -> Tensor:
     R = atlas.shape[1]
     w01 = weights[:, :2]
     cell = (w01 * R).long().clamp(0, max(R - 1, 0))
@@ -200,7 +203,7 @@ def _look_up_atlas(atlas: Tensor, face: Tensor, weights: Tensor) -> Tensor:
     # The cells at the border w0 + w1 = 1 have a lower half only, whatever rounding makes of the sum.
     is_lower = (w01.sum(1, keepdim=True) * R - corner <= 1) | (corner == R - 1)
     column, row = torch.where(is_lower, cell, R - 1 - cell).unbind(1)
-    return atlas[face, row, column]
+    return atlas[index, row, column]
 
 
 def _light(texels: Tensor, values: Tensor, face: Tensor, image: Tensor, lights: Tensor, lighting: str) -> Tensor:

@@ -23,7 +23,11 @@ class BlendParams(NamedTuple):
 
 
 def _background(blend_params: BlendParams, colors: Tensor) -> Tensor:
-    background = torch.as_tensor(blend_params.background_color, dtype=colors.dtype, device=colors.device)
+    given = blend_params.background_color
+    if isinstance(given, (list, tuple)) and given and all(isinstance(value, (int, float)) for value in given):
+        background = torch.stack([colors.new_full((), value) for value in given])  # a list would wait for the device
+    else:
+        background = torch.as_tensor(given, dtype=colors.dtype, device=colors.device)
     if background.shape[-1:] != colors.shape[-1:]:
         raise ValueError(
             f"BlendParams.background_color must have {colors.shape[-1]} channels like the colors; "

@@ -126,7 +126,7 @@ class DirectionalLights(TensorProperties):
 
     def clone(self) -> DirectionalLights:  # type: ignore[override]
         """A copy with tensors of its own."""
-        return super().clone(type(self)(device=self.device))  # type: ignore[return-value]
+        return super().clone(self._bare())  # type: ignore[return-value]
 
     def diffuse(self, normals: Tensor, points: Tensor | None = None) -> Tensor:
         """The diffuse term at `points`, which do not matter for this light."""
@@ -173,7 +173,7 @@ class PointLights(TensorProperties):
 
     def clone(self) -> PointLights:  # type: ignore[override]
         """A copy with tensors of its own."""
-        return super().clone(type(self)(device=self.device))  # type: ignore[return-value]
+        return super().clone(self._bare())  # type: ignore[return-value]
 
     def reshape_location(self, points: Tensor) -> Tensor:
         """The location in a shape that broadcasts with points (P, 3) or (N, ..., 3)."""
@@ -210,7 +210,7 @@ class AmbientLights(TensorProperties):
 
     def clone(self) -> AmbientLights:  # type: ignore[override]
         """A copy with tensors of its own."""
-        return super().clone(type(self)(device=self.device))  # type: ignore[return-value]
+        return super().clone(self._bare())  # type: ignore[return-value]
 
     def diffuse(self, normals: Tensor, points: Tensor) -> Tensor:
         """Zeros, (N, ..., C)."""

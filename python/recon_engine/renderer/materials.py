@@ -53,4 +53,4 @@ class Materials(TensorProperties):
 
     def clone(self) -> Materials:  # type: ignore[override]
         """A copy with tensors of its own."""
-        return super().clone(type(self)(device=self.device))  # type: ignore[return-value]
+        return super().clone(self._bare())  # type: ignore[return-value]

@@ -117,6 +117,12 @@ class TensorProperties(nn.Module):
         """Move to a CUDA device in place."""
         return self.to("cuda" if device is None else f"cuda:{device}")
 
+    def _bare(self) -> Any:
+        """An object of the same class without properties: its constructor would copy numbers to the device."""
+        bare = type(self).__new__(type(self))
+        nn.Module.__init__(bare)
+        return bare
+
     def clone(self, other: TensorProperties) -> TensorProperties:
         """Give `other` copies of all properties of self and return it. Gradients flow through the copies."""
         for name, value in self._properties():

@@ -155,8 +155,21 @@ def test_equals_unfused_where_faces_are_cut(shader, texture, calls):
     if texture != "vertex" and "Gouraud" in shader.__name__:
         pytest.skip("Gouraud shading is for colours on vertices")
     check(shader, texture, "point", distance=1.2, K=20)
-    # The texels of an atlas lie at the coordinates of the whole face: it is rendered from fragments.
-    assert len(calls) == (0 if texture == "atlas" else 1)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("texture", TEXTURES)
+@pytest.mark.parametrize("shader", SHADERS)
+def test_never_waits_for_a_device(shader, texture, calls, never_waits):
+    if texture != "vertex" and "Gouraud" in shader.__name__:
+        pytest.skip("Gouraud shading is for colours on vertices")
+    scene = Scene(texture, distance=1.2)
+    expected = scene.render(shader)
+    with never_waits():
+        image = scene.render(shader)
+        torch.autograd.grad(image.sum(), scene.leaves, allow_unused=True)
+    assert len(calls) == 2
+    torch.testing.assert_close(image, expected)
 
 
 def test_equals_unfused_in_single_precision():

@@ -50,8 +50,8 @@ def render(rasterizer: MeshRasterizer, shader: Any, meshes: Any, kwargs: dict[st
         kwargs: those of `MeshRenderer.forward`.
 
     Returns:
-        (N, H, W, 4), or None: another number of channels than three, mixed dtypes, batches that do not match (the
-        shader then says which), an atlas on faces that are cut.
+        (N, H, W, 4), or None: another number of channels than three, mixed dtypes, a background or planes with
+        gradients, batches that do not match (the shader then says which).
     """
     is_silhouette = type(shader) is SoftSilhouetteShader
     if not is_silhouette and not _is_plain(shader, meshes, kwargs):
@@ -59,16 +59,14 @@ def render(rasterizer: MeshRasterizer, shader: Any, meshes: Any, kwargs: dict[st
     geometry = _Geometry(rasterizer, meshes, kwargs)
     if is_silhouette:
         return geometry.silhouette(shader.sigma(**kwargs))
-    look = _look(shader, meshes, geometry.clipped, kwargs)
-    return None if look is None else geometry.image(look, shader, kwargs)
+    return geometry.image(_look(shader, meshes, geometry.clipped, kwargs), shader, kwargs)
 
 
 class _Geometry:
     """The faces to rasterise, and how."""
 
     def __init__(self, rasterizer: MeshRasterizer, meshes: Any, kwargs: dict[str, Any]) -> None:
-        settings = kwargs.get("raster_settings", rasterizer.raster_settings)
-        self.settings = settings
+        settings = self.settings = rasterizer._settings(kwargs)
         self.size: tuple[int, int] = check_raster_arguments(
             settings.image_size,
             settings.blur_radius,
@@ -131,7 +129,7 @@ class _Geometry:
         if not hard:
             _check_positive(params, "sigma", "gamma")
         sigma, gamma = (1.0, 1.0) if hard else (float(params.sigma), float(params.gamma))
-        planes = (1.0, 100.0) if hard else _planes(shader, kwargs)
+        planes = (1.0, 100.0) if hard else shader._planes(kwargs)
         if any(isinstance(plane, Tensor) and plane.requires_grad for plane in planes):
             return None
         return self._render(look, background, planes, hard, sigma, gamma)
@@ -141,8 +139,11 @@ class _Geometry:
     ) -> Tensor:
         from recon_engine import ops
 
-        N = len(self.first)
-        near_far = [torch.as_tensor(plane).to(self.verts).reshape(-1).expand(N) for plane in planes]
+        N, verts = len(self.first), self.verts
+        near_far = [
+            plane.to(verts).reshape(-1).expand(N) if isinstance(plane, Tensor) else verts.new_full((N,), plane)
+            for plane in planes
+        ]
         return ops.render_faces(
             self.verts,
             self.faces,
@@ -169,15 +170,6 @@ class _Geometry:
             sigma,
             gamma,
         )
-
-
-def _planes(shader: Any, kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    """The depths of the near and the far plane."""
-    cameras = shader._get_cameras(**kwargs)
-    return (
-        kwargs.get("znear", getattr(cameras, "znear", 1.0)),
-        kwargs.get("zfar", getattr(cameras, "zfar", 100.0)),
-    )
 
 
 @dataclass
@@ -226,7 +218,7 @@ def _is_plain(shader: Any, meshes: Any, kwargs: dict[str, Any]) -> bool:
     )
 
 
-def _look(shader: Any, meshes: Any, clipped: ClippedFaces | None, kwargs: dict[str, Any]) -> _Look | None:
+def _look(shader: Any, meshes: Any, clipped: ClippedFaces | None, kwargs: dict[str, Any]) -> _Look:
     """Textures and lights of the meshes as `shader` shows them, on the faces that are left after clipping."""
     scene = shader._scene(kwargs)
     lighting = _LIGHTINGS[type(scene["lights"])]
@@ -300,24 +292,27 @@ def _maps(textures: TexturesUV, meshes: Any) -> tuple[Tensor, Tensor]:
     return maps.flatten(0, 1), mesh_of_face * maps.shape[1] + torch.cat(ids)
 
 
-def _clip(look: _Look, faces: Tensor, clipped: ClippedFaces) -> _Look | None:
+def _clip(look: _Look, faces: Tensor, clipped: ClippedFaces) -> _Look:
     """The look of the faces after clipping: corners on the plane get what the whole face has there."""
     source, conversion = clipped.faces_clipped_to_unclipped_idx, clipped.barycentric_conversion
     row_of_face = clipped.faces_clipped_to_conversion_idx
     assert source is not None, "clipping that changes nothing is not handed on"
-    attributes, uvs = look.attributes[faces[source]], None if look.uvs is None else look.uvs[source]
+    look.map_of_face = source if look.map_of_face is None else look.map_of_face.index_select(0, source)
+    if look.texture == "atlas":  # its texels lie at the first two barycentric coordinates of the whole face
+        look.uvs = torch.eye(3, 2, dtype=look.attributes.dtype, device=source.device).expand(len(source), -1, -1)
+    elif look.uvs is not None:
+        look.uvs = look.uvs.index_select(0, source)
+    attributes = look.attributes.index_select(0, faces.index_select(0, source).flatten()).unflatten(0, (-1, 3))
     if conversion is not None and row_of_face is not None:
-        if look.texture == "atlas":
-            return None  # its texels lie at barycentric coordinates of the whole face
         # Column k of the conversion: the barycentric coordinates of corner k in the whole face.
-        whole = torch.eye(3, dtype=conversion.dtype, device=conversion.device)
-        matrix = torch.where(
-            (row_of_face >= 0)[:, None, None], conversion[row_of_face.clamp(min=0)].transpose(1, 2), whole
-        )
+        matrix = conversion.index_select(0, row_of_face.clamp(min=0)).transpose(1, 2)
+        whole = torch.eye(3, dtype=matrix.dtype, device=matrix.device)
+        matrix = torch.where((row_of_face >= 0)[:, None, None], matrix, whole)
         attributes = matrix @ attributes
-        uvs = None if uvs is None else matrix @ uvs
-    look.attributes, look.uvs = attributes.flatten(0, 1), uvs
-    look.map_of_face = None if look.map_of_face is None else look.map_of_face[source]
-    look.maps = look.maps[source] if look.texture == "atlas" and look.maps is not None else look.maps
-    look.lights = look.lights[source] if look.lighting == "face" else look.lights
+        look.uvs = None if look.uvs is None else matrix @ look.uvs
+    look.attributes = attributes.flatten(0, 1)
+    if look.texture == "vertex":
+        look.map_of_face = None
+    if look.lighting == "face":
+        look.lights = look.lights.index_select(0, source)
     return look

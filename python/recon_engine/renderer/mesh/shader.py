@@ -148,11 +148,14 @@ class ShaderBase(nn.Module):
         params: BlendParams = kwargs.get("blend_params", self.blend_params)
         return params
 
+    def _planes(self, kwargs: dict[str, Any]) -> tuple[float | Tensor, float | Tensor]:
+        """The depths of the near and the far plane, between which soft blending tells depths apart."""
+        cameras = self._get_cameras(**kwargs)
+        return kwargs.get("znear", getattr(cameras, "znear", 1.0)), kwargs.get("zfar", getattr(cameras, "zfar", 100.0))
+
     def _softmax_blend(self, colors: Tensor, fragments: Fragments, kwargs: dict[str, Any]) -> Tensor:
         check_dists(fragments, self)
-        cameras = self._get_cameras(**kwargs)
-        znear = kwargs.get("znear", getattr(cameras, "znear", 1.0))
-        zfar = kwargs.get("zfar", getattr(cameras, "zfar", 100.0))
+        znear, zfar = self._planes(kwargs)
         return softmax_rgb_blend(colors, fragments, self._blend_params(kwargs), znear=znear, zfar=zfar)
 
     def to(self, device: Device) -> ShaderBase:  # type: ignore[override]
