@@ -24,7 +24,7 @@ py := $(VENV)/bin/python
 pip := $(py) -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-table wheel wheel-test clean
+.PHONY: help demo test lint format bench bench-growth bench-table wheel wheel-test clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -57,6 +57,10 @@ bench: $(VENV)/.torch ## time every case against the rivals that can be imported
 	PYTHONPATH=build/bench $(BENCH_PYTHON) -m pytest benchmarks -W ignore $(PYTEST_ARGS) \
 	  --benchmark-json=benchmarks/results/$(BENCH_MACHINE).json
 	$(BENCH_PYTHON) benchmarks/table.py
+
+# How the cost grows with sizes: results/growth/ and the plots of docs/images. Needs matplotlib.
+bench-growth: $(VENV)/.torch ## time the sweeps and draw them (after bench)
+	PYTHONPATH=build/bench $(BENCH_PYTHON) -W ignore benchmarks/growth.py $(BENCH_MACHINE)
 
 bench-table: ## write the tables of README.md again from the committed results
 	$(PYTHON) benchmarks/table.py

@@ -63,6 +63,25 @@ class Case:
     count: Callable[[], tuple[int, str]] | None = None
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """Times over one size; `SWEEPS` of a benchmark file are measured and drawn by growth.py.
+
+    Args:
+        name: what is computed, with the sizes that stay.
+        axis: what grows.
+        values: ascending.
+        make: returns the functions to time by rival, for a value.
+        shown: what a value stands for on the axis.
+    """
+
+    name: str
+    axis: str
+    values: tuple[int, ...]
+    make: Callable[[int], Functions]
+    shown: Callable[[int], int] = lambda value: value
+
+
 def rival(name: str) -> ModuleType | None:
     """The module, or None where it is not installed or does not load."""
     try:
