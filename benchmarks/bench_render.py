@@ -122,7 +122,7 @@ CASES = [
         same=_close,
     ),
     Case(
-        "the same at 256x256",
+        "soft Phong, vertex colours, forward + backward, ico_sphere(4), 256x256, K=50",
         lambda: _soft_phong(256),
         same=_close,
         memory=True,
