@@ -175,3 +175,25 @@ def normal_consistency_loss(random: Callable[..., Tensor]) -> tuple[Any, ...]:
 @_sample
 def cot_laplacian_loss(random: Callable[..., Tensor]) -> tuple[Any, ...]:
     return *_strip(random), *_strip_corners(), _STRIP_SEGMENTS, _STRIP_MESH, True, True
+
+
+def _volumes(random: Callable[..., Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Two volumes, their levels and the table of cases."""
+    from recon_engine.ops.marching_cubes import _table
+
+    return random(2, 3, 4, 70), torch.tensor([0.5, 0.3], dtype=torch.float64), _table(torch.device("cpu"))
+
+
+@_sample
+def marching_cubes_cells(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    return _volumes(random)
+
+
+@_sample
+def marching_cubes_fill(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    from recon_engine.ops.marching_cubes import _cells_reference
+
+    inputs = _volumes(random)
+    below, counts = _cells_reference(*inputs)
+    offsets = torch.nn.functional.pad(counts.cumsum(1), (1, 0))
+    return *inputs, below, offsets, *offsets[:, -1].tolist(), True
