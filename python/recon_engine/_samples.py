@@ -197,3 +197,8 @@ def marching_cubes_fill(random: Callable[..., Tensor]) -> tuple[Any, ...]:
     below, counts = _cells_reference(*inputs)
     offsets = torch.nn.functional.pad(counts.cumsum(1), (1, 0))
     return *inputs, below, offsets, *offsets[:, -1].tolist(), True
+
+
+@_sample
+def gather_rows(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    return random(4, 3), *_rows([[1, 2], [], [0, 0, 3], [1]]), *_rows([[2, 2], [0, 3], [0], [2]])

@@ -7,7 +7,8 @@ import itertools
 import pytest
 import torch
 
-from recon_engine.structures import Meshes, Topology
+from recon_engine.structures import Meshes, Topology, topology
+from recon_engine.structures.topology import grouped
 
 # A fan with three faces on one edge (0, 1), two separate triangles, a face with a repeated vertex, and no faces at all.
 FACES = {
@@ -28,10 +29,18 @@ def csr_rows(offsets: torch.Tensor, values: torch.Tensor) -> list[list[int]]:
     return [values[a:b].tolist() for a, b in itertools.pairwise(offsets.tolist())]
 
 
+@pytest.fixture(params=["kernels", "plain torch"])
+def way(request, monkeypatch):
+    """With the kernels of the CPU, and with what runs on a GPU and where they do not load."""
+    if request.param == "plain torch":
+        monkeypatch.setattr(topology, "_kernels", lambda like: None)
+
+
 BATCHES = [("fan",), ("separate", "fan"), ("none", "fan", "repeated", "none"), ("none",), ("fan", "fan")]
 
 
 @pytest.mark.parametrize("names", BATCHES)
+@pytest.mark.usefixtures("way")
 def test_matches_loops_over_the_faces(names, device):
     t = topology_of(*names, device=device)
     faces, mesh_of_face, mesh_of_vert, first = [], [], [], 0
@@ -124,3 +133,40 @@ def test_moving_keeps_what_was_computed():
 def test_needs_faces():
     with pytest.raises(ValueError, match="faces_list or faces_padded"):
         Topology([3], [1], device=torch.device("cpu"))
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("sizes", [(0, 3), (7, 1), (50, 9), (30000, 11), (30000, 25000)])
+def test_grouped(sizes, device):
+    K, R = sizes
+    rows = torch.randint(R, (K,), device=device)
+    offsets, order = grouped(rows, R)
+    assert torch.equal(order, torch.sort(rows, stable=True).indices)
+    assert torch.equal(offsets.diff(), torch.bincount(rows, minlength=R))
+    assert offsets[0] == 0
+
+
+@pytest.mark.parametrize("wrong", [-1, 5])
+def test_entries_that_are_no_row(wrong):
+    with pytest.raises(ValueError, match=f"group_rows: entry 1 is {wrong}, which is not one of 5 rows"):
+        grouped(torch.tensor([0, wrong]), 5)
+
+
+def test_the_two_ways_agree_on_many_faces(monkeypatch):
+    """Vertices with very many faces, faces that come twice, and faces with equal corners."""
+    faces = torch.randint(300, (20000, 3))
+    faces[:3000, 0] = 7
+    faces[5000:6000] = faces[:1000]
+    names = [n for n in dir(Topology) if not n.startswith("_")]
+    before = torch.get_num_threads()
+    results = []
+    for threads, kernels in ((1, True), (3, True), (1, False)):
+        torch.set_num_threads(threads)
+        if not kernels:
+            monkeypatch.setattr(topology, "_kernels", lambda like: None)
+        t = Topology([301], [len(faces)], faces_list=[faces], device=faces.device)
+        results.append([v for n in names if torch.is_tensor(v := getattr(t, n)) and "normal_consistency" not in n])
+    torch.set_num_threads(before)
+    for a, b, c in zip(*results, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)

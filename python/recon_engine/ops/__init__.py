@@ -8,6 +8,8 @@ from recon_engine.ops._sigmoid_alpha_blend import sigmoid_alpha_blend as sigmoid
 from recon_engine.ops._soft_silhouette import soft_silhouette as soft_silhouette
 from recon_engine.ops._softmax_blend import softmax_blend as softmax_blend
 from recon_engine.ops.cameras_alignment import corresponding_cameras_alignment as corresponding_cameras_alignment
+from recon_engine.ops.cubify import cubify as cubify
+from recon_engine.ops.graph_conv import GraphConv as GraphConv
 from recon_engine.ops.interp_face_attrs import interpolate_face_attributes as interpolate_face_attributes
 from recon_engine.ops.knn import knn_gather as knn_gather
 from recon_engine.ops.knn import knn_points as knn_points
@@ -26,3 +28,4 @@ from recon_engine.ops.utils import eyes as eyes
 from recon_engine.ops.utils import get_point_covariances as get_point_covariances
 from recon_engine.ops.utils import is_pointclouds as is_pointclouds
 from recon_engine.ops.utils import wmean as wmean
+from recon_engine.ops.vert_align import vert_align as vert_align

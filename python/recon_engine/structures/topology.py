@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,11 +20,67 @@ from torch import Tensor
 from .utils import list_to_padded
 
 
-def _offsets(counts: Tensor) -> Tensor:
-    """CSR offsets (n + 1,) of rows with the given lengths (n,)."""
-    offsets = counts.new_zeros(len(counts) + 1)
-    torch.cumsum(counts, 0, out=offsets[1:])
-    return offsets
+def _kernels(like: Tensor) -> Any:
+    """The compiled module for tensors on the CPU; None on other devices and where it does not load."""
+    if like.is_cuda or type(like) is not Tensor:
+        return None
+    try:
+        from recon_engine import _C
+    except ImportError:
+        return None
+    return _C
+
+
+def grouped(rows: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
+    """Which entries belong to each row.
+
+    Args:
+        rows: (K,) int64, the row of each entry.
+        num_rows: the number of rows.
+
+    Returns:
+        offsets: (num_rows + 1,) where the entries of each row begin, and K.
+        order: (K,) the numbers of the entries, those of row 0 first, ascending in a row.
+
+    Raises:
+        ValueError: on the CPU, an entry that is no row.
+    """
+    kernels = _kernels(rows)
+    if kernels is None:
+        sorted_rows, order = torch.sort(rows, stable=True)
+        return torch.searchsorted(sorted_rows, torch.arange(num_rows + 1, device=rows.device)), order
+    offsets, order = rows.new_empty(num_rows + 1), rows.new_empty(len(rows))
+    kernels.group_rows(rows.contiguous(), offsets, order)
+    return offsets, order
+
+
+def _edges_of(faces: Tensor, num_verts: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The half-edges k * F + f of faces (F, 3), opposite to corner k of face f, grouped by edge.
+
+    Returns:
+        order: (3F,) half-edges.
+        edge: (3F,) the edge of each of them.
+        first: (E + 1,) where each edge begins, and 3F.
+        edges: (E, 2) the edges in lexicographic order.
+    """
+    kernels = _kernels(faces)
+    if kernels is not None:
+        size = faces.numel()
+        lower, order, edge = (faces.new_empty(n) for n in (num_verts + 1, size, size))
+        first, edges, count = faces.new_empty(size + 1), faces.new_empty(size, 2), faces.new_empty(1)
+        kernels.half_edges(faces.contiguous(), lower, order, edge, first, edges, count)
+        E = int(count)
+        return order, edge, first[: E + 1].clone(), edges[:E].clone()
+    a, b, c = faces.unbind(1)
+    start, end = torch.cat([b, c, a]), torch.cat([c, a, b])
+    # One integer for each undirected edge makes the lexicographic sort of pairs a sort of numbers.
+    low, high = torch.minimum(start, end), torch.maximum(start, end)
+    key, order = torch.sort(low * num_verts + high, stable=True)
+    is_first = torch.ones_like(key, dtype=torch.bool)
+    torch.ne(key[1:], key[:-1], out=is_first[1:])
+    first = is_first.nonzero().squeeze(1)
+    edges = torch.stack([low, high], dim=1)[order[first]]
+    return order, is_first.cumsum(0) - 1, torch.cat([first, first.new_full((1,), len(key))]), edges
 
 
 class Topology:
@@ -188,25 +245,17 @@ class Topology:
 
     @cached_property
     def _half_edges(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Half-edges grouped by edge: their order (3F,), their edges (3F,), where each edge starts (E,)."""
-        a, b, c = self.faces_packed.unbind(1)
-        start, end = torch.cat([b, c, a]), torch.cat([c, a, b])
-        # One integer for each undirected edge makes the lexicographic sort of pairs a sort of numbers.
-        key = torch.minimum(start, end) * self.total_verts + torch.maximum(start, end)
-        key, order = torch.sort(key, stable=True)
-        is_first = torch.ones_like(key, dtype=torch.bool)
-        torch.ne(key[1:], key[:-1], out=is_first[1:])
-        first = is_first.nonzero().squeeze(1)
-        return order, is_first.cumsum(0) - 1, first
+        """Half-edges grouped by edge: their order (3F,), their edges (3F,), where each edge starts (E + 1,)."""
+        order, edge, first, edges = _edges_of(self.faces_packed, self.total_verts)
+        self.__dict__["edges_packed"] = edges
+        return order, edge, first
 
     @cached_property
     def edges_packed(self) -> Tensor:
         """(E, 2) unique undirected edges, v0 <= v1, rows in lexicographic order (the order of PyTorch3D)."""
-        order, _, first = self._half_edges
-        half_edge = order[first]
-        corner, face = half_edge // max(self.total_faces, 1), half_edge % max(self.total_faces, 1)
-        start, end = (self.faces_packed[face, (corner + k) % 3] for k in (1, 2))
-        return torch.stack([torch.minimum(start, end), torch.maximum(start, end)], dim=1)
+        _ = self._half_edges
+        edges: Tensor = self.__dict__["edges_packed"]
+        return edges
 
     @cached_property
     def faces_to_edges(self) -> Tensor:
@@ -240,7 +289,7 @@ class Topology:
     def edge_faces_offsets(self) -> Tensor:
         """(E + 1,) CSR offsets into `edge_faces_indices`."""
         _, _, first = self._half_edges
-        return torch.cat([first, first.new_full((1,), 3 * self.total_faces)])
+        return first
 
     @cached_property
     def edge_faces_indices(self) -> Tensor:
@@ -292,20 +341,23 @@ class Topology:
     @cached_property
     def vert_neighbors_indices(self) -> Tensor:
         """(2E,) the neighbours of each vertex, ascending."""
-        # Edges are sorted, so a stable sort by vertex puts the smaller neighbours first and keeps them ascending.
+        # Edges are sorted: grouped by vertex, the smaller neighbours come first, and both kinds are ascending.
         v0, v1 = self.edges_packed.unbind(1)
-        order = torch.sort(torch.cat([v1, v0]), stable=True).indices
+        offsets, order = grouped(torch.cat([v1, v0]), self.total_verts)
+        self.__dict__["vert_neighbors_offsets"] = offsets
         return torch.cat([v0, v1])[order]
 
     @cached_property
     def vert_degrees(self) -> Tensor:
         """(V,) the number of neighbours of each vertex."""
-        return torch.bincount(self.edges_packed.reshape(-1), minlength=self.total_verts)
+        return self.vert_neighbors_offsets.diff()
 
     @cached_property
     def vert_neighbors_offsets(self) -> Tensor:
         """(V + 1,) CSR offsets into `vert_neighbors_indices`."""
-        return _offsets(self.vert_degrees)
+        _ = self.vert_neighbors_indices
+        offsets: Tensor = self.__dict__["vert_neighbors_offsets"]
+        return offsets
 
     def laplacian(self, dtype: torch.dtype) -> Tensor:
         """The uniform Laplacian, (V, V) sparse COO: -1 on the diagonal, 1 / degree(i) where i and j share an edge.
@@ -327,21 +379,21 @@ class Topology:
     # Faces at a vertex
 
     @cached_property
-    def _corners_by_vertex(self) -> Tensor:
-        """Corners 3 * f + k, grouped by the vertex they touch: (3F,)."""
-        return torch.sort(self.faces_packed.reshape(-1), stable=True).indices
+    def _corners_by_vertex(self) -> tuple[Tensor, Tensor]:
+        """Corners 3 * f + k, grouped by the vertex they touch: where each vertex begins (V + 1,), corners (3F,)."""
+        return grouped(self.faces_packed.reshape(-1), self.total_verts)
 
     @cached_property
     def vert_faces_offsets(self) -> Tensor:
         """(V + 1,) CSR offsets into `vert_faces_indices` and `vert_faces_corners`."""
-        return _offsets(torch.bincount(self.faces_packed.reshape(-1), minlength=self.total_verts))
+        return self._corners_by_vertex[0]
 
     @cached_property
     def vert_faces_indices(self) -> Tensor:
         """(3F,) the faces at each vertex, ascending."""
-        return torch.div(self._corners_by_vertex, 3, rounding_mode="floor")
+        return torch.div(self._corners_by_vertex[1], 3, rounding_mode="floor")
 
     @cached_property
     def vert_faces_corners(self) -> Tensor:
         """(3F,) which corner (0, 1, 2) of the face beside it in `vert_faces_indices` the vertex is."""
-        return self._corners_by_vertex % 3
+        return self._corners_by_vertex[1] % 3
