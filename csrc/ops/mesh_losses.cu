@@ -112,8 +112,28 @@ RECON_HD Vec3<T> cotangent_sum(const Corners& at, const Cotangents<T>* cot, cons
   return sum;
 }
 
-// |L v / sum_j w_ij - v|, or with `curvature` |L v - (sum_j w_ij) v| / (4 area). The weights are constants here.
-// `share` keeps what the neighbours get, `grad` what the vertex itself gets.
+// The sum of rows of (F, 3, 3), those of the corners at vertex v.
+template <class T>
+RECON_HD Vec3<T> corner_sum(const Corners& at, const T* rows, int64_t v) {
+  Vec3<T> sum{T(0), T(0), T(0)};
+  for (int64_t n = at.faces_at.offsets[v]; n < at.faces_at.offsets[v + 1]; ++n)
+    sum += Vec3<T>::load(rows + 9 * at.faces_at.index[n] + 3 * at.corner[n]);
+  return sum;
+}
+
+// The area that cotangents() keeps all areas above.
+template <class T>
+constexpr T least_area = T(1e-6);
+
+// The term of a vertex changes by share . x_j + by_weight with the weight of its neighbour j, and by by_area with the
+// area of its faces.
+template <class T>
+struct WeightGradient {
+  T by_weight, by_area;
+};
+
+// |L v / sum_j w_ij - v|, or with `curvature` |L v - (sum_j w_ij) v| / (4 area).
+// `share` keeps what the neighbours get, `grad` what the vertex itself gets, both with the weights as constants.
 template <class T>
 struct CotTerm {
   const T* verts;
@@ -121,6 +141,7 @@ struct CotTerm {
   const Cotangents<T>* cot;
   bool curvature;
   T *terms, *share, *grad;
+  WeightGradient<T>* weights;  // null where they count as constants
 
   RECON_HD void operator()(int64_t v) const {
     T total(0), area(0);
@@ -139,6 +160,45 @@ struct CotTerm {
     const Vec3<T> direction = unit_or_zero(r, length);
     (direction * scale).store(share + 3 * v);
     (direction * (curvature ? -total * scale : T(-1))).store(grad + 3 * v);
+    if (!weights) return;
+    const T along = dot(direction, curvature ? p : sum);
+    const T by_total = curvature ? -scale : total > T(0) ? -scale * scale : T(1);
+    weights[v] = {by_total * along, curvature && area > T(0) ? -length / area : T(0)};
+  }
+};
+
+// What the corners of a face get through its cotangents and its area. With l_k the squared length of the side opposite
+// to corner k and N_k = l_0 + l_1 + l_2 - 2 l_k:
+//   cot_k = N_k / (4 area),   d area / d l_k = cot_k / 4
+template <class T>
+struct CotangentsBackward {
+  const T* verts;
+  const int64_t* faces;
+  const Cotangents<T>* cot;
+  const T* share;
+  const WeightGradient<T>* weights;
+  T* corners;  // F 3 3
+
+  RECON_HD void operator()(int64_t f) const {
+    const int64_t* face = faces + 3 * f;
+    const Triangle<T> t = Triangle<T>::load(verts, faces, f);
+    const Cotangents<T>& c = cot[f];
+    T by_cot[3], by_area(0), all(0);
+    for (int k = 0; k < 3; ++k) {
+      const int next = (k + 1) % 3, last = (k + 2) % 3;
+      by_cot[k] = dot(Vec3<T>::load(share + 3 * face[next]), t.v[last]) + weights[face[next]].by_weight +
+                  dot(Vec3<T>::load(share + 3 * face[last]), t.v[next]) + weights[face[last]].by_weight;
+      by_area += weights[face[k]].by_area - by_cot[k] * c.cot[k] / c.area;
+      all += by_cot[k];
+    }
+    // The area of a face without one is kept at a constant.
+    if (!(c.area > least_area<T>)) by_area = T(0);
+    Vec3<T> by_side[3];
+    for (int k = 0; k < 3; ++k) {
+      const T by_length = (all - T(2) * by_cot[k]) / (T(4) * c.area) + by_area * c.cot[k] * T(0.25);
+      by_side[k] = (t.v[(k + 1) % 3] - t.v[(k + 2) % 3]) * (T(2) * by_length);
+    }
+    for (int k = 0; k < 3; ++k) (by_side[(k + 2) % 3] - by_side[(k + 1) % 3]).store(corners + 9 * f + 3 * k);
   }
 };
 
@@ -146,10 +206,12 @@ template <class T>
 struct CotGradient {
   Corners at;
   const Cotangents<T>* cot;
-  const T* share;
+  const T *share, *corners;  // `corners` may be null
   T* grad;
   RECON_HD void operator()(int64_t v) const {
-    (Vec3<T>::load(grad + 3 * v) + cotangent_sum(at, cot, share, v)).store(grad + 3 * v);
+    Vec3<T> g = Vec3<T>::load(grad + 3 * v) + cotangent_sum(at, cot, share, v);
+    if (corners) g += corner_sum(at, corners, v);
+    g.store(grad + 3 * v);
   }
 };
 
@@ -209,12 +271,7 @@ struct NormalGradient {
   const T* corners;
   T* grad;
 
-  RECON_HD void operator()(int64_t v) const {
-    Vec3<T> g{T(0), T(0), T(0)};
-    for (int64_t n = at.faces_at.offsets[v]; n < at.faces_at.offsets[v + 1]; ++n)
-      g += Vec3<T>::load(corners + 9 * at.faces_at.index[n] + 3 * at.corner[n]);
-    g.store(grad + 3 * v);
-  }
+  RECON_HD void operator()(int64_t v) const { corner_sum(at, corners, v).store(grad + 3 * v); }
 };
 
 template <class T>
@@ -306,36 +363,47 @@ RECON_OP(uniform_laplacian_loss_backward,
          "unit_grad: G 3, grad_loss: N, grad_verts: V 3");
 
 void cot_laplacian_loss(Tensor verts, Tensor faces, Tensor offsets, Tensor faces_at, Tensor corners, Tensor segments,
-                        std::optional<Tensor>, bool curvature, bool with_grad, Tensor loss, Tensor unit_grad) {
+                        std::optional<Tensor>, bool curvature, bool weights, bool with_grad, Tensor loss,
+                        Tensor unit_grad) {
   dispatch_float(verts.dtype, [&](auto zero) {
     using T = decltype(zero);
     const int64_t V = verts.shape[0], F = faces.shape[0];
     const Scratch<T> terms(V, verts.device), share(with_grad ? 3 * V : 0, verts.device);
     const Scratch<Cotangents<T>> cot(F, verts.device);
+    const bool to_weights = weights && with_grad;
+    const Scratch<WeightGradient<T>> by_weights(to_weights ? V : 0, verts.device);
+    const Scratch<T> to_corners(to_weights ? 9 * F : 0, verts.device);
     const Corners at = corners_of(faces, offsets, faces_at, corners);
     T* grad = grad_or_null<T>(unit_grad, with_grad);
     parallel_for(verts.device, F, FaceCotangents<T>{verts.packed<T>(), faces.packed<int64_t>(), cot.data()}, grain);
     parallel_for(verts.device, V,
                  CotTerm<T>{verts.packed<T>(), at, cot.data(), curvature, terms.data(),
-                            with_grad ? share.data() : nullptr, grad},
+                            with_grad ? share.data() : nullptr, grad, to_weights ? by_weights.data() : nullptr},
                  grain);
-    if (with_grad) parallel_for(verts.device, V, CotGradient<T>{at, cot.data(), share.data(), grad}, grain);
+    if (to_weights)
+      parallel_for(verts.device, F,
+                   CotangentsBackward<T>{verts.packed<T>(), faces.packed<int64_t>(), cot.data(), share.data(),
+                                         by_weights.data(), to_corners.data()},
+                   grain);
+    if (with_grad)
+      parallel_for(verts.device, V,
+                   CotGradient<T>{at, cot.data(), share.data(), to_weights ? to_corners.data() : nullptr, grad}, grain);
     ordered_sums(verts.device, terms.data(), segments.packed<int64_t>(), loss.shape[0], loss.packed<T>());
   });
 }
 RECON_OP(
     cot_laplacian_loss,
     "verts: V 3, faces: i64 F 3, offsets: i64 O, faces_at: i64 C, corners: i64 C, segments: i64 S, mesh_of?: i64 V, "
-    "curvature: bool, with_grad: bool, loss: N, unit_grad: G 3");
+    "curvature: bool, weights: bool, with_grad: bool, loss: N, unit_grad: G 3");
 
 void cot_laplacian_loss_backward(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, std::optional<Tensor> mesh_of, bool,
-                                 bool, Tensor, Tensor unit_grad, Tensor grad_loss, Tensor grad_verts) {
+                                 bool, bool, Tensor, Tensor unit_grad, Tensor grad_loss, Tensor grad_verts) {
   scale_gradient(mesh_of, unit_grad, grad_loss, grad_verts);
 }
 RECON_OP(
     cot_laplacian_loss_backward,
     "verts: V 3, faces: i64 F 3, offsets: i64 O, faces_at: i64 C, corners: i64 C, segments: i64 S, mesh_of?: i64 V, "
-    "curvature: bool, with_grad: bool, loss: N, unit_grad: G 3, grad_loss: N, grad_verts: V 3");
+    "curvature: bool, weights: bool, with_grad: bool, loss: N, unit_grad: G 3, grad_loss: N, grad_verts: V 3");
 
 void normal_consistency_loss(Tensor verts, Tensor faces, Tensor across_offsets, Tensor across, Tensor offsets,
                              Tensor faces_at, Tensor corners, Tensor segments, std::optional<Tensor>, bool with_grad,

@@ -174,7 +174,7 @@ def normal_consistency_loss(random: Callable[..., Tensor]) -> tuple[Any, ...]:
 
 @_sample
 def cot_laplacian_loss(random: Callable[..., Tensor]) -> tuple[Any, ...]:
-    return *_strip(random), *_strip_corners(), _STRIP_SEGMENTS, _STRIP_MESH, True, True
+    return *_strip(random), *_strip_corners(), _STRIP_SEGMENTS, _STRIP_MESH, True, True, True
 
 
 def _volumes(random: Callable[..., Tensor]) -> tuple[Tensor, Tensor, Tensor]:

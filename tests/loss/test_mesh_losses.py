@@ -15,6 +15,8 @@ LOSSES = {
     "uniform": mesh_laplacian_smoothing,
     "cot": lambda m: mesh_laplacian_smoothing(m, "cot"),
     "cotcurv": lambda m: mesh_laplacian_smoothing(m, "cotcurv"),
+    "cot with weights": lambda m: mesh_laplacian_smoothing(m, "cot", differentiate_weights=True),
+    "cotcurv with weights": lambda m: mesh_laplacian_smoothing(m, "cotcurv", differentiate_weights=True),
     "normal": mesh_normal_consistency,
 }
 every_loss = pytest.mark.parametrize("name", LOSSES)
@@ -48,7 +50,7 @@ def test_matches_reference(name, dtype, device):
     assert actual[0].dtype == dtype
 
 
-@pytest.mark.parametrize("name", ["edge", "uniform", "normal"])
+@pytest.mark.parametrize("name", ["edge", "uniform", "normal", "cot with weights", "cotcurv with weights"])
 def test_gradcheck(name, device):
     meshes = _meshes(torch.float64, device, levels=(0, 0))
     offset = torch.zeros_like(meshes.verts_packed()).requires_grad_()
@@ -71,6 +73,22 @@ def test_gradcheck_with_constant_weights(method, device):
     value, grad = _value_and_grad(LOSSES[method], meshes)
     torch.testing.assert_close(value, expected.detach())
     torch.testing.assert_close(grad, torch.autograd.grad(expected, offset)[0])
+
+
+@pytest.mark.parametrize("method", ["cot", "cotcurv"])
+def test_weights_change_the_gradient_only(method, device):
+    meshes = _meshes(torch.float64, device)
+    constant, full = (_value_and_grad(LOSSES[name], meshes) for name in (method, f"{method} with weights"))
+    assert constant[0] == full[0]
+    assert (constant[1] - full[1]).abs().max() > 0.01 * full[1].abs().max()
+
+
+def test_gradient_through_weights_is_that_of_the_size(device):
+    """The cotangents do not change with the size of a mesh, the curvature does: derivatives along the vertices."""
+    meshes = _meshes(torch.float64, device, levels=(2, 0))
+    for name, power in (("cot with weights", 1), ("cotcurv with weights", -1)):
+        value, grad = _value_and_grad(LOSSES[name], meshes)
+        torch.testing.assert_close((grad * meshes.verts_packed()).sum(), power * value)
 
 
 @every_loss

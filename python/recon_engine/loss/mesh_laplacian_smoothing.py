@@ -12,7 +12,7 @@ from recon_engine.loss.mesh_edge_loss import no_loss, will_differentiate
 from recon_engine.ops._mesh_losses import cot_laplacian_loss, uniform_laplacian_loss
 
 
-def mesh_laplacian_smoothing(meshes: Any, method: str = "uniform") -> Tensor:
+def mesh_laplacian_smoothing(meshes: Any, method: str = "uniform", *, differentiate_weights: bool = False) -> Tensor:
     """The mean length of the Laplacian vectors of the vertices of each mesh, averaged over the meshes.
 
     The Laplacian vector of vertex i is sum_j w_ij (v_j - v_i) over its neighbours j, with
@@ -25,6 +25,8 @@ def mesh_laplacian_smoothing(meshes: Any, method: str = "uniform") -> Tensor:
     Args:
         meshes: a batch of meshes (`Meshes`).
         method: "uniform", "cot" or "cotcurv".
+        differentiate_weights: whether the gradient goes through the weights of "cot" and "cotcurv" as well, and so is
+            that of the loss. Otherwise the weights count as constants, as in PyTorch3D: steps of implicit fairing.
 
     Returns:
         The loss, a number; for a batch of nothing but empty meshes a 0 of shape (1,).
@@ -32,9 +34,9 @@ def mesh_laplacian_smoothing(meshes: Any, method: str = "uniform") -> Tensor:
     Raises:
         ValueError: an unknown method.
 
-    Differentiable in the vertices; the weights count as constants, and a vector of length 0 has gradient 0. CPU and
-    CUDA, float32 and float64. Repeatable bit by bit. What depends on the faces alone is computed once for all meshes
-    that share them (`offset_verts`).
+    Differentiable in the vertices; a vector of length 0 has gradient 0, and an area of a face below 1e-6 counts as that
+    and is a constant. CPU and CUDA, float32 and float64. Repeatable bit by bit. What depends on the faces alone is
+    computed once for all meshes that share them (`offset_verts`).
 
     References:
         Desbrun et al., Implicit fairing of irregular meshes using diffusion and curvature flow, SIGGRAPH 1999.
@@ -66,6 +68,7 @@ def mesh_laplacian_smoothing(meshes: Any, method: str = "uniform") -> Tensor:
             segments,
             mesh_of,
             method == "cotcurv",
+            differentiate_weights,
             with_grad,
         )
     return torch.dot(sums, plan.weights("verts", topology, verts.dtype))

@@ -88,15 +88,21 @@ def _cot_reference(
     segments: Tensor,
     mesh_of: Tensor | None,
     curvature: bool,
+    weights: bool,
     with_grad: bool,
 ) -> Tensor:
-    from recon_engine.ops.laplacian_matrices import cot_laplacian
+    from recon_engine.ops.laplacian_matrices import cotangents, sum_at_corners
 
-    with torch.no_grad():
-        L, inv_areas = cot_laplacian(verts, faces)
-        total = torch.sparse.sum(L, dim=1).to_dense()[:, None]
-        scale = 0.25 * inv_areas if curvature else torch.where(total > 0, 1 / torch.where(total > 0, total, 1), total)
-    sums = L @ verts
+    with torch.set_grad_enabled(weights and torch.is_grad_enabled()):
+        cot, face_areas = cotangents(verts, faces)
+        total = sum_at_corners(cot[:, [1, 2, 0]] + cot[:, [2, 0, 1]], faces, len(verts))[:, None]
+        areas = sum_at_corners(face_areas[:, None].expand(-1, 3), faces, len(verts))[:, None]
+        divisor = 4 * areas if curvature else total
+        # A sum of weights that is not positive is not divided by, but multiplied with: so is PyTorch3D's.
+        scale = torch.where(divisor > 0, 1 / torch.where(divisor > 0, divisor, 1), divisor)
+    row, column, values = faces[:, [1, 2, 0]].flatten(), faces[:, [2, 0, 1]].flatten(), cot.reshape(-1, 1)
+    sums = torch.zeros_like(verts).index_add(0, row, values * verts[column])
+    sums = sums.index_add(0, column, values * verts[row])
     r = (sums - total * verts) * scale if curvature else sums * scale - verts
     return _per_mesh(r.norm(dim=1), segments)
 
@@ -110,12 +116,13 @@ def _cot_outputs(
     segments: Tensor,
     mesh_of: Tensor | None,
     curvature: bool,
+    weights: bool,
     with_grad: bool,
 ) -> tuple[Tensor, Tensor]:
     return _notes(verts, segments, with_grad)
 
 
-# sum over the vertices of |L v|, L with cotangent weights that count as constants
+# sum over the vertices of |L v|, L with cotangent weights, whose gradient counts where `weights` says so
 cot_laplacian_loss = Op("cot_laplacian_loss", _cot_outputs, _cot_reference, kept=1)
 
 

@@ -43,20 +43,36 @@ def cot_laplacian(verts: Tensor, faces: Tensor, eps: float = 1e-12) -> tuple[Ten
     Differentiable in `verts`.
     """
     V = verts.shape[0]
+    cot, area = cotangents(verts, faces, eps)
+    row, column = faces[:, [1, 2, 0]].reshape(-1), faces[:, [2, 0, 1]].reshape(-1)
+    values = cot.reshape(-1).repeat(2)
+    L = _sparse(torch.cat([row, column]), torch.cat([column, row]), values, V)
+    areas = sum_at_corners(area[:, None].expand(-1, 3), faces, V)
+    has_area = areas > 0
+    inv_areas = torch.where(has_area, 1 / torch.where(has_area, areas, 1), areas)
+    return L, inv_areas[:, None]
+
+
+def cotangents(verts: Tensor, faces: Tensor, eps: float = 1e-12) -> tuple[Tensor, Tensor]:
+    """The cotangents of the angles (F, 3) and the areas (F,) of faces.
+
+    Args:
+        verts: (V, 3) vertices.
+        faces: (F, 3) int64 indices of vertices.
+        eps: the square of the least area; smaller faces count with it.
+    """
     v0, v1, v2 = verts[faces].unbind(1)
     sides = torch.stack([(v1 - v2).norm(dim=1), (v0 - v2).norm(dim=1), (v0 - v1).norm(dim=1)], dim=1)
     s = sides.sum(1) / 2
     area = (s * (s[:, None] - sides).prod(1)).clamp(min=eps).sqrt()
     squared = sides.square()
     # Side k is opposite to corner k: b^2 + c^2 - a^2 is the sum of all squares minus twice its own.
-    cot = (squared.sum(1, keepdim=True) - 2 * squared) / (4 * area[:, None])
-    row, column = faces[:, [1, 2, 0]].reshape(-1), faces[:, [2, 0, 1]].reshape(-1)
-    values = cot.reshape(-1).repeat(2)
-    L = _sparse(torch.cat([row, column]), torch.cat([column, row]), values, V)
-    areas = area.new_zeros(V).index_add(0, faces.reshape(-1), area.repeat_interleave(3))
-    has_area = areas > 0
-    inv_areas = torch.where(has_area, 1 / torch.where(has_area, areas, 1), areas)
-    return L, inv_areas[:, None]
+    return (squared.sum(1, keepdim=True) - 2 * squared) / (4 * area[:, None]), area
+
+
+def sum_at_corners(values: Tensor, faces: Tensor, num_verts: int) -> Tensor:
+    """(num_verts,) the sum of the values (F, 3) of the corners at each vertex."""
+    return values.new_zeros(num_verts).index_add(0, faces.reshape(-1), values.reshape(-1))
 
 
 def norm_laplacian(verts: Tensor, edges: Tensor, eps: float = 1e-12) -> Tensor:
