@@ -103,7 +103,17 @@ def render_faces(random: Callable[..., Tensor]) -> tuple[Any, ...]:
 
 @_sample
 def nearest(random: Callable[..., Tensor]) -> tuple[Any, ...]:
-    return random(2, 9, 3), random(2, 11, 3), torch.tensor([9, 6]), torch.tensor([7, 11]), False, 2
+    return random(2, 9, 3), random(2, 11, 3), torch.tensor([9, 6]), torch.tensor([7, 11]), None, False, 2
+
+
+@_sample
+def ball_query(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    return random(2, 9, 3), random(2, 11, 3), torch.tensor([9, 6]), torch.tensor([7, 11]), 3, 0.6
+
+
+@_sample
+def sample_farthest_points(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    return random(3, 9, 3), torch.tensor([9, 0, 6]), torch.tensor([4, 2, 9]), torch.tensor([5, 0, 2]), 9
 
 
 @_sample

@@ -3,18 +3,14 @@
 #include <limits>
 #include <vector>
 
+#include "ops/nearest/candidates.h"
 #include "ops/nearest/kernels.h"
+#include "ops/nearest/walk.h"
 
 namespace recon {
 namespace RECON_SIMD {
 
 namespace {
-
-template <bool L1, class V>
-V term(V difference) {
-  if constexpr (!L1) return difference * difference;
-  return select(difference < V(0), -difference, difference);
-}
 
 template <bool L1, class T>
 T distance(const T* a, const T* b, int64_t D) {
@@ -26,90 +22,30 @@ T distance(const T* a, const T* b, int64_t D) {
   return sum;
 }
 
-// The K best candidates so far, by distance and then by index. `bound` is a distance within which K points are known
-// to lie, so that farther ones need no look even before the list is full.
-template <class T>
-class Best {
- public:
-  explicit Best(int64_t K) : K_(K), dist_(static_cast<size_t>(K)), id_(static_cast<size_t>(K)) {}
-
-  void clear(T bound) { count_ = 0, limit_ = bound; }
-  T limit() const { return limit_; }
-
-  // Whether something at that distance, with no lower index than that, may be among them.
-  bool wants(T dist, int32_t least_id) const {
-    return dist < limit_ || (dist == limit_ && (count_ < K_ || least_id < id_[K_ - 1]));
-  }
-
-  void offer(T dist, int32_t id) {
-    int64_t at = count_;
-    if (count_ < K_) {
-      ++count_;
-    } else {
-      at = K_ - 1;
-      if (!before(dist, id, dist_[at], id_[at])) return;
-    }
-    for (; at > 0 && before(dist, id, dist_[at - 1], id_[at - 1]); --at)
-      dist_[at] = dist_[at - 1], id_[at] = id_[at - 1];
-    dist_[at] = dist, id_[at] = id;
-    if (count_ == K_) limit_ = dist_[K_ - 1];
-  }
-
-  int64_t count() const { return count_; }
-  int32_t id(int64_t k) const { return id_[k]; }
-
-  // Slots that no point can fill hold 0 beyond the cloud, as the padding of a ragged batch, and NaN where the cloud has
-  // points, but none at a distance.
-  void write(T* dist, int64_t* idx, int64_t available) const {
-    for (int64_t k = 0; k < K_; ++k) {
-      const bool found = k < count_;
-      dist[k] = found ? dist_[k] : k < available ? std::numeric_limits<T>::quiet_NaN() : T(0);
-      idx[k] = found ? id_[k] : 0;
-    }
-  }
-
- private:
-  static bool before(T d, int32_t i, T e, int32_t j) { return d < e || (d == e && i < j); }
-
-  int64_t K_, count_ = 0;
-  T limit_ = 0;
-  std::vector<T> dist_;
-  std::vector<int32_t> id_;
-};
-
 // The K nearest of one point.
 template <class T, bool L1>
 class TreeSearch {
   using P = Pack<T>;
-  static constexpr int packs = node_width / P::lanes > 0 ? node_width / P::lanes : 1;
 
  public:
-  TreeSearch(const PointTree<T>& tree, Best<T>& best) : tree_(tree), best_(best) {}
+  TreeSearch(const PointTree<T>& tree, Candidates<T>& best) : tree_(tree), best_(best) {}
 
   void run(const T* q, int64_t D) {
-    for (int d = 0; d < 3; ++d) q_[d] = P(d < D ? q[d] : T(0));
+    q_ = WalkPoint<T>(q, D);
     visit(tree_.levels, 0);
   }
 
  private:
   void visit(int level, int64_t node) {
     if (level == 0) return visit_leaf(node);
-    const T* box = tree_.boxes[level] + node * 6 * node_width;
     T dist[node_width];
     uint32_t bits = 0;
-    for (int i = 0; i < packs; ++i) {
-      P sum(T(0));
-      for (int d = 0; d < 3; ++d) {
-        const P below = P::load(box + d * node_width + i * P::lanes) - q_[d];
-        const P above = q_[d] - P::load(box + (3 + d) * node_width + i * P::lanes);
-        const P outside = select(below > above, below, above);
-        sum += term<L1>(select(outside > P(T(0)), outside, P(T(0))));
-      }
-      sum.store(dist + i * P::lanes);
-      bits |= (sum <= P(best_.limit())).bits() << i * P::lanes;
+    for (int i = 0; i < packs_of_node<T>; ++i) {
+      const P apart = box_distance<L1>(tree_.boxes[level] + node * 6 * node_width, q_, i);
+      apart.store(dist + i * P::lanes);
+      bits |= (apart <= P(best_.limit())).bits() << i * P::lanes;
     }
-    const int64_t children = tree_.size[level - 1] - node * node_width;
-    if (children < node_width) bits &= (1u << children) - 1;
+    bits &= children_bits(tree_, level, node);
     while (bits) {
       // The nearest box first: what it holds makes the others needless.
       int child = __builtin_ctz(bits);
@@ -125,21 +61,14 @@ class TreeSearch {
   }
 
   void visit_leaf(int64_t leaf) {
-    const T* p = tree_.points + leaf * 3 * node_width;
-    for (int i = 0; i < packs; ++i, p += P::lanes) {
-      P sum = term<L1>(q_[0] - P::load(p));
-      sum += term<L1>(q_[1] - P::load(p + node_width));
-      sum += term<L1>(q_[2] - P::load(p + 2 * node_width));
-      for (uint32_t bits = (sum <= P(best_.limit())).bits(); bits; bits &= bits - 1) {
-        const int lane = __builtin_ctz(bits);
-        best_.offer(sum[lane], tree_.ids[leaf * node_width + i * P::lanes + lane]);
-      }
-    }
+    for (int i = 0; i < packs_of_node<T>; ++i)
+      best_.offer(point_distance<L1>(tree_.points + leaf * 3 * node_width, q_, i), 0,
+                  tree_.ids + leaf * node_width + i * P::lanes);
   }
 
   const PointTree<T>& tree_;
-  Best<T>& best_;
-  P q_[3];
+  Candidates<T>& best_;
+  WalkPoint<T> q_;
 };
 
 template <class T>
@@ -151,7 +80,7 @@ bool has_nan(const T* q, int64_t D) {
 
 // Consecutive queries are close to each other, and so are their neighbours: those of the query before bound the next.
 template <class T, bool L1>
-T bound_from(const Best<T>& before, const T* q, const T* y, int64_t D, int64_t K) {
+T bound_from(const Candidates<T>& before, const T* q, const T* y, int64_t D, int64_t K) {
   if (before.count() < K) return std::numeric_limits<T>::infinity();
   T bound(0);
   for (int64_t k = 0; k < K; ++k) {
@@ -163,7 +92,7 @@ T bound_from(const Best<T>& before, const T* q, const T* y, int64_t D, int64_t K
 
 template <class T, bool L1>
 void search_tree_for_many(const Nearest<T>& p, const PointTree<T>& tree, const NearestTask<T>& task) {
-  Best<T> best(p.K);
+  Candidates<T> best(p.K);
   best.clear(0);
   TreeSearch<T, L1> search(tree, best);
   for (int64_t at = task.begin; at < task.end; ++at) {
@@ -171,37 +100,108 @@ void search_tree_for_many(const Nearest<T>& p, const PointTree<T>& tree, const N
     const T* q = p.x + query * p.D;
     best.clear(bound_from<T, L1>(best, q, p.y + task.b * p.M * p.D, p.D, p.K));
     if (!has_nan(q, p.D)) search.run(q, p.D);
+    best.finish();
     best.write(p.dist + query * p.K, p.idx + query * p.K, tree.count);
   }
 }
 
-// D is 0 when it is not known here.
+// The smaller one, b where a is NaN. One instruction: the chain of comparisons is as long as the cloud.
+template <class T>
+Pack<T> smaller(Pack<T> a, Pack<T> b) {
+#if RECON_SIMD_BYTES == 64
+  if constexpr (sizeof(T) == 4) return (RawOf<T>)_mm512_mask_min_ps((__m512)b.raw, -1, (__m512)a.raw, (__m512)b.raw);
+  if constexpr (sizeof(T) == 8) return (RawOf<T>)_mm512_mask_min_pd((__m512d)b.raw, -1, (__m512d)a.raw, (__m512d)b.raw);
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4) return (RawOf<T>)_mm256_min_ps((__m256)a.raw, (__m256)b.raw);
+  if constexpr (sizeof(T) == 8) return (RawOf<T>)_mm256_min_pd((__m256d)a.raw, (__m256d)b.raw);
+#elif defined(__SSE2__)
+  if constexpr (sizeof(T) == 4) return (RawOf<T>)_mm_min_ps((__m128)a.raw, (__m128)b.raw);
+  if constexpr (sizeof(T) == 8) return (RawOf<T>)_mm_min_pd((__m128d)a.raw, (__m128d)b.raw);
+#else
+  return select(a < b, a, b);
+#endif
+}
+
+// A part of the cloud is compared first and looked through then, when it is in the cache.
+constexpr int64_t part_size = 2048;
+
+// The distances of columns [begin, begin + n) from q, n a multiple of 16. D is 0 when it is not known here.
+template <class T, bool L1, int D>
+void distances_of_part(const PointColumns<T>& y, const T* q, int64_t dims, int64_t begin, int64_t n, T* dist) {
+  using P = Pack<T>;
+  P at[D ? D : 1];  // known not to change with what is stored
+  for (int d = 0; d < D; ++d) at[d] = P(q[d]);
+  for (int64_t j = 0; j < n; j += P::lanes) {
+    P sum(T(0));
+    for (int64_t d = 0; d < (D ? D : dims); ++d)
+      sum += term<L1>((D ? at[D ? d : 0] : P(q[d])) - P::load(y.columns + d * y.stride + begin + j));
+    sum.store(dist + j);
+  }
+}
+
+// A number that at least K of the values in `packs` registers do not exceed, and not many more, by bisection. At least
+// K of them lie between low and high.
+template <class T>
+T bound_by_counting(const T* values, int64_t packs, int64_t K, T low, T high) {
+  using P = Pack<T>;
+  for (int step = 0; step < 16; ++step) {
+    const T middle = low + (high - low) / 2;
+    int64_t count = 0;
+    for (int64_t i = 0; i < packs; ++i)
+      count += __builtin_popcount((P::load(values + i * P::lanes) <= P(middle)).bits());
+    (count < K ? low : high) = middle;
+    if (count >= K && count <= K + K / 8) break;
+  }
+  return high;
+}
+
+// A distance within which at least K of n values lie: the smallest of each of about 2 K groups are distinct values, and
+// the K-th of those is little larger than the K-th of all. n is a multiple of 16; `least` has room for as many.
+template <class T>
+T bound_of_part(const T* dist, int64_t n, int64_t K, T* least) {
+  using P = Pack<T>;
+  constexpr T inf = std::numeric_limits<T>::infinity();
+  const int64_t packs = n / P::lanes, each = std::min(packs, std::max<int64_t>(1, n / (2 * K))), groups = packs / each;
+  if (groups * P::lanes < K) return inf;
+  P low(inf), high(-inf);
+  for (int64_t group = 0; group < groups; ++group) {
+    P smallest(inf);
+    for (int64_t i = group * each; i < (group + 1) * each; ++i)
+      smallest = smaller(P::load(dist + i * P::lanes), smallest);
+    smallest.store(least + group * P::lanes);
+    low = smaller(smallest, low), high = select(smallest > high, smallest, high);
+  }
+  T least_of_all = low[0], most = high[0];
+  for (int lane = 1; lane < P::lanes; ++lane)
+    least_of_all = std::min(least_of_all, low[lane]), most = std::max(most, high[lane]);
+  return bound_by_counting(least, groups, K, least_of_all, most);
+}
+
 template <class T, bool L1, int D>
 void search_columns_for_many(const Nearest<T>& p, const PointColumns<T>& y, const NearestTask<T>& task) {
   using P = Pack<T>;
-  constexpr int unroll = PointColumns<T>::unroll;
-  const int64_t dims = D ? D : p.D, count = p.count_y(task.b);
-  Best<T> best(p.K);
+  constexpr int unroll = node_width / P::lanes > 4 ? node_width / P::lanes : 4;
+  static_assert(PointColumns<T>::step % (unroll * P::lanes) == 0 && part_size % PointColumns<T>::step == 0);
+  const int64_t count = p.count_y(task.b);
+  Candidates<T> best(p.K);
+  std::vector<T> dist(part_size), least(part_size);
   for (int64_t at = task.begin; at < task.end; ++at) {
     const int64_t query = task.b * p.N + at;
-    const T* q = p.x + query * p.D;
     best.clear(std::numeric_limits<T>::infinity());
-    for (int64_t j = 0; j < count; j += unroll * P::lanes) {
-      P sum[unroll];
-      for (int u = 0; u < unroll; ++u) sum[u] = P(T(0));
-      for (int64_t d = 0; d < dims; ++d) {
-        const P c(q[d]);
-        for (int u = 0; u < unroll; ++u) sum[u] += term<L1>(c - P::load(y.columns + d * y.stride + j + u * P::lanes));
+    for (int64_t begin = 0; begin < count; begin += part_size) {
+      const int64_t n = std::min(part_size, y.stride - begin);
+      distances_of_part<T, L1, D>(y, p.x + query * p.D, p.D, begin, n, dist.data());
+      if (begin == 0 && n > p.K) best.lower_limit(bound_of_part(dist.data(), n, p.K, least.data()));
+      for (int64_t j = 0; j < n; j += unroll * P::lanes) {
+        const P limit(best.limit());
+        auto near = P::load(&dist[j]) <= limit;
+        for (int u = 1; u < unroll; ++u) near = near | (P::load(&dist[j + u * P::lanes]) <= limit);
+        if (!any(near)) continue;
+        for (int u = 0; u < unroll; ++u)
+          best.offer(P::load(&dist[j + u * P::lanes]), static_cast<int32_t>(begin + j + u * P::lanes), lane_ids);
       }
-      auto near = sum[0] <= P(best.limit());
-      for (int u = 1; u < unroll; ++u) near = near | (sum[u] <= P(best.limit()));
-      if (!any(near)) continue;
-      for (int u = 0; u < unroll; ++u)
-        for (uint32_t bits = (sum[u] <= P(best.limit())).bits(); bits; bits &= bits - 1) {
-          const int lane = __builtin_ctz(bits);
-          best.offer(sum[u][lane], static_cast<int32_t>(j + u * P::lanes + lane));
-        }
     }
+    best.finish();
     best.write(p.dist + query * p.K, p.idx + query * p.K, count);
   }
 }
@@ -234,29 +234,11 @@ Mask<T> less(Ids<T> a, Ids<T> b) {
 #endif
 }
 
-// The smaller one, b where a is NaN. One instruction: the chain of comparisons is as long as the cloud.
-template <class T>
-Pack<T> smaller(Pack<T> a, Pack<T> b) {
-#if RECON_SIMD_BYTES == 64
-  if constexpr (sizeof(T) == 4) return (RawOf<T>)_mm512_mask_min_ps((__m512)b.raw, -1, (__m512)a.raw, (__m512)b.raw);
-  if constexpr (sizeof(T) == 8) return (RawOf<T>)_mm512_mask_min_pd((__m512d)b.raw, -1, (__m512d)a.raw, (__m512d)b.raw);
-#elif defined(__AVX2__)
-  if constexpr (sizeof(T) == 4) return (RawOf<T>)_mm256_min_ps((__m256)a.raw, (__m256)b.raw);
-  if constexpr (sizeof(T) == 8) return (RawOf<T>)_mm256_min_pd((__m256d)a.raw, (__m256d)b.raw);
-#elif defined(__SSE2__)
-  if constexpr (sizeof(T) == 4) return (RawOf<T>)_mm_min_ps((__m128)a.raw, (__m128)b.raw);
-  if constexpr (sizeof(T) == 8) return (RawOf<T>)_mm_min_pd((__m128d)a.raw, (__m128d)b.raw);
-#else
-  return select(a < b, a, b);
-#endif
-}
-
 // The nearest of a register of points at a time, which are neighbours of each other: they share the way through the
 // tree, and every point of a leaf is compared with all of them at once.
 template <class T, bool L1>
 class GroupSearch {
   using P = Pack<T>;
-  static constexpr int packs = node_width / P::lanes > 0 ? node_width / P::lanes : 1;
   static constexpr int32_t none = std::numeric_limits<int32_t>::max();
   static constexpr T inf = std::numeric_limits<T>::infinity();
 
@@ -305,7 +287,7 @@ class GroupSearch {
     T order[node_width];
     uint32_t bits = 0;
     const P limit(farthest());
-    for (int i = 0; i < packs; ++i) {
+    for (int i = 0; i < packs_of_node<T>; ++i) {
       // Distances of the boxes from the box of the group, and from its centre.
       P apart(T(0)), from_center(T(0));
       for (int d = 0; d < 3; ++d) {
@@ -317,8 +299,7 @@ class GroupSearch {
       from_center.store(order + i * P::lanes);
       bits |= (apart <= limit).bits() << i * P::lanes;
     }
-    const int64_t children = tree_.size[level - 1] - node * node_width;
-    if (children < node_width) bits &= (1u << children) - 1;
+    bits &= children_bits(tree_, level, node);
     while (bits) {
       int child = __builtin_ctz(bits);
       for (uint32_t rest = bits & (bits - 1); rest; rest &= rest - 1) {

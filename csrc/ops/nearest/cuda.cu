@@ -1,5 +1,6 @@
 // One thread for a query. Blocks of threads read the searched cloud together, a tile at a time.
 #include "core/parallel.h"
+#include "math/scatter.h"
 #include "ops/nearest/kernels.h"
 
 namespace recon {
@@ -81,19 +82,23 @@ RECON_HD T pull(T difference, T g, bool l1) {
 template <class T>
 struct GradX {
   NearestBackward<T> g;
+  bool own, others;  // what to add to grad_x; whether to add to grad_y, by atomics
 
   RECON_HD void operator()(int64_t i) const {
     const Nearest<T>& p = g.search;
     const int64_t b = i / p.N, available = p.K < p.count_y(b) ? p.K : p.count_y(b);
     if (i % p.N >= p.count_x(b)) return;
-    for (int64_t k = i * p.K; k < i * p.K + available; ++k)
-      for (int64_t d = 0; d < p.D; ++d)
-        g.grad_x[i * p.D + d] += pull(p.x[i * p.D + d] - p.y[(b * p.M + p.idx[k]) * p.D + d], g.grad_dist[k], p.l1);
+    for (int64_t k = i * p.K; k < i * p.K + available && p.idx[k] >= 0; ++k)
+      for (int64_t d = 0; d < p.D; ++d) {
+        const int64_t j = b * p.M + p.idx[k];
+        const T share = pull(p.x[i * p.D + d] - p.y[j * p.D + d], g.grad_dist[k], p.l1);
+        if (own) g.grad_x[i * p.D + d] += share;
+        if (others) atomic_add(&g.grad_y[j * p.D + d], -share);
+      }
   }
 };
 
-// A point of y looks for those that it is the nearest of. That takes less time than the search did, and sums in a fixed
-// order, which atomics would not.
+// A point of y looks for those that it is the nearest of, and sums in a fixed order, which atomics would not.
 template <class T>
 struct GradY {
   NearestBackward<T> g;
@@ -104,7 +109,7 @@ struct GradY {
     const int64_t available = p.K < p.count_y(b) ? p.K : p.count_y(b);
     if (at >= p.count_y(b)) return;
     for (int64_t i = b * p.N; i < b * p.N + count_x; ++i)
-      for (int64_t k = i * p.K; k < i * p.K + available; ++k) {
+      for (int64_t k = i * p.K; k < i * p.K + available && p.idx[k] >= 0; ++k) {
         if (p.idx[k] != at) continue;
         for (int64_t d = 0; d < p.D; ++d)
           g.grad_y[j * p.D + d] -= pull(p.x[i * p.D + d] - p.y[j * p.D + d], g.grad_dist[k], p.l1);
@@ -123,8 +128,11 @@ void nearest_cuda(const Nearest<T>& p, const Device& device) {
 
 template <class T>
 void nearest_backward_cuda(const NearestBackward<T>& p, const Device& device) {
-  if (p.grad_x) parallel_for(device, p.search.B * p.search.N, GradX<T>{p});
-  if (p.grad_y) parallel_for(device, p.search.B * p.search.M, GradY<T>{p});
+  const Nearest<T>& s = p.search;
+  const bool gather = deterministic() || s.M * s.N * s.K < small_scatter;
+  const bool scatter = p.grad_y && !gather;
+  if (p.grad_x || scatter) parallel_for(device, s.B * s.N, GradX<T>{p, p.grad_x != nullptr, scatter});
+  if (p.grad_y && gather) parallel_for(device, s.B * s.M, GradY<T>{p});
 }
 
 template void nearest_cuda(const Nearest<float>&, const Device&);

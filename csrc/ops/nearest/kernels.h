@@ -75,6 +75,11 @@ RECON_SIMD_DECLARE(template <class T>
 RECON_SIMD_DECLARE(template <class T>
                    void search_columns(const Nearest<T>& p, const PointColumns<T>& y, const NearestTask<T>& task))
 
+// Adds the gradients of xy and, where there is one, of yx: on a CPU in an order that does not depend on the threads.
+// Slots of a query from the first negative index on are empty.
+template <class T>
+void search_backward(const NearestBackward<T>& xy, const NearestBackward<T>* yx, const Device& device);
+
 template <class T>
 void nearest_cuda(const Nearest<T>& p, const Device& device);
 template <class T>

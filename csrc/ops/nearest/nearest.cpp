@@ -3,79 +3,21 @@
 //
 //   dist = sum_d (x_d - y_d)^2 or, with l1, sum_d |x_d - y_d|
 //
-// On a CPU small clouds are compared point by point and large ones searched through a tree of boxes.
+// On a CPU small clouds are compared point by point and large ones searched through a tree of boxes. neighbor_index:
+// the trees of a batch of clouds, to be searched again and again.
 #include <algorithm>
-#include <limits>
-#include <memory>
-#include <vector>
 
 #include "core/op.h"
 #include "core/parallel.h"
 #include "core/scratch.h"
+#include "ops/nearest/clouds.h"
 #include "ops/nearest/kernels.h"
-#include "ops/nearest/tree.h"
 
 namespace recon {
 
 namespace {
 
 constexpr int64_t queries_per_task = 512;
-
-// Measured: a search costs about 0.1 ns for each point compared, about 100 ns in a tree, which costs 20 ns a point to
-// build.
-bool tree_pays(int64_t D, int64_t queries, int64_t points) { return D <= 3 && points > 768 && queries > 64; }
-
-// The clouds of a batch in the forms that the searches need.
-template <class T>
-class Clouds {
- public:
-  // `order`: queries will start from these clouds; `search`: they will be searched.
-  Clouds(const T* points, int64_t B, int64_t size, int64_t D, bool tree, bool order, bool search, int64_t K,
-         const Device& device)
-      : points_(points), size_(size), D_(D), tree_(tree && search), order_(tree && order), columns_(!tree && K > 1) {
-    if (tree_) values_ = std::make_unique<Scratch<T>>(B * tree_values<T>(size), device);
-    if (tree_ || order_) {
-      ids_ = std::make_unique<Scratch<int32_t>>(B * tree_ids(size), device);
-      entries_ = std::make_unique<Scratch<CurveEntry>>(B * 2 * size, device);
-    }
-    stride_ = (size + PointColumns<T>::step - 1) / PointColumns<T>::step * PointColumns<T>::step;
-    if (columns_) values_ = std::make_unique<Scratch<T>>(B * D * stride_, device);
-    if (tree_) trees_.resize(static_cast<size_t>(B));
-  }
-
-  bool needs_work() const { return tree_ || order_ || columns_; }
-
-  void prepare(int64_t b, int64_t count) {
-    const T* points = points_ + b * size_ * D_;
-    if (tree_)
-      trees_[b] = build_tree(points, count, D_, values_->data() + b * tree_values<T>(size_), ids(b), entries(b));
-    else if (order_)
-      curve_order(points, count, D_, ids(b), entries(b));
-    if (!columns_) return;
-    T* columns = values_->data() + b * D_ * stride_;
-    for (int64_t d = 0; d < D_; ++d)
-      for (int64_t j = 0; j < stride_; ++j)
-        columns[d * stride_ + j] = j < count ? points[j * D_ + d] : std::numeric_limits<T>::quiet_NaN();
-  }
-
-  const int32_t* order(int64_t b) const { return order_ ? ids(b) : nullptr; }
-  const PointTree<T>& tree(int64_t b) const { return trees_[b]; }
-  PointColumns<T> columns(int64_t b) const {
-    return columns_ ? PointColumns<T>{values_->data() + b * D_ * stride_, stride_} : PointColumns<T>{};
-  }
-
- private:
-  int32_t* ids(int64_t b) const { return ids_->data() + b * tree_ids(size_); }
-  CurveEntry* entries(int64_t b) const { return entries_->data() + b * 2 * size_; }
-
-  const T* points_;
-  int64_t size_, D_, stride_;
-  bool tree_, order_, columns_;
-  std::unique_ptr<Scratch<T>> values_;
-  std::unique_ptr<Scratch<int32_t>> ids_;
-  std::unique_ptr<Scratch<CurveEntry>> entries_;
-  std::vector<PointTree<T>> trees_;
-};
 
 template <class T>
 void write_padding(const Nearest<T>& p, int64_t b) {
@@ -108,15 +50,15 @@ void check_sizes(const Nearest<T>& p) {
                                 std::to_string(std::max(p.N, p.M)) + ": split the cloud");
 }
 
-// Both searches, when there are two: xy from x into y and yx the other way round.
+// Both searches, when there are two: xy from x into y and yx the other way round. `index`: the trees of y, or null.
 template <class T>
-void nearest_cpu(const Nearest<T>& xy, const Nearest<T>* yx) {
+void nearest_cpu(const Nearest<T>& xy, const Nearest<T>* yx, uint8_t* index) {
   check_sizes(xy);
   const Device cpu;
-  const bool tree_y = tree_pays(xy.D, xy.N, xy.M), tree_x = yx && tree_pays(xy.D, xy.M, xy.N);
+  const bool tree_y = index || tree_pays(xy.D, xy.N, xy.M), tree_x = yx && tree_pays(xy.D, xy.M, xy.N);
   const bool tree = tree_y || tree_x;  // one way to look at both clouds is enough
-  Clouds<T> x(xy.x, xy.B, xy.N, xy.D, tree, true, yx != nullptr, 1, cpu);
-  Clouds<T> y(xy.y, xy.B, xy.M, xy.D, tree, yx != nullptr, true, xy.K, cpu);
+  Clouds<T> x(xy.x, xy.B, xy.N, xy.D, {tree, true, yx != nullptr, false, nullptr}, cpu);
+  Clouds<T> y(xy.y, xy.B, xy.M, xy.D, {tree, yx != nullptr, true, !tree && xy.K > 1, index}, cpu);
   const int64_t preparations = xy.B * (x.needs_work() ? 2 : y.needs_work() ? 1 : 0);
   const auto prepare = [&](int64_t i) {
     const int64_t b = i % xy.B;
@@ -151,7 +93,7 @@ void add_own(const Nearest<T>& p, const T* grad_dist, T* grad_x, int64_t b, int6
   const int64_t D = dims ? dims : p.D, available = std::min(p.K, p.count_y(b));
   end = std::min(end, p.count_x(b));
   for (int64_t i = b * p.N + begin; i < b * p.N + end; ++i)
-    for (int64_t k = i * p.K; k < i * p.K + available; ++k)
+    for (int64_t k = i * p.K; k < i * p.K + available && p.idx[k] >= 0; ++k)
       for (int64_t d = 0; d < D; ++d)
         grad_x[i * D + d] += pull(p.x[i * D + d] - p.y[(b * p.M + p.idx[k]) * D + d], grad_dist[k], p.l1);
 }
@@ -162,7 +104,7 @@ template <int dims, class T>
 void add_others(const Nearest<T>& p, const T* grad_dist, T* grad_y, int64_t b, int64_t begin, int64_t end) {
   const int64_t D = dims ? dims : p.D, available = std::min(p.K, p.count_y(b));
   for (int64_t i = b * p.N; i < b * p.N + p.count_x(b); ++i)
-    for (int64_t k = i * p.K; k < i * p.K + available; ++k) {
+    for (int64_t k = i * p.K; k < i * p.K + available && p.idx[k] >= 0; ++k) {
       if (p.idx[k] < begin || p.idx[k] >= end) continue;
       const int64_t j = b * p.M + p.idx[k];
       for (int64_t d = 0; d < D; ++d) grad_y[j * D + d] -= pull(p.x[i * D + d] - p.y[j * D + d], grad_dist[k], p.l1);
@@ -223,8 +165,8 @@ T* packed_or_null(const std::optional<Tensor>& t) {
 }
 
 template <class T>
-void run(const Nearest<T>& xy, const Nearest<T>* yx, const Device& device) {
-  if (!device.cuda) return nearest_cpu(xy, yx);
+void run(const Nearest<T>& xy, const Nearest<T>* yx, uint8_t* index, const Device& device) {
+  if (!device.cuda) return nearest_cpu(xy, yx, index);
 #ifdef RECON_CUDA
   check_sizes(xy);
   nearest_cuda(xy, device);
@@ -232,39 +174,83 @@ void run(const Nearest<T>& xy, const Nearest<T>* yx, const Device& device) {
 #endif
 }
 
+// The number of bytes of the index of clouds of M points: 0 where trees do not pay, and on a GPU, which has none.
 template <class T>
-void run(const NearestBackward<T>& xy, const NearestBackward<T>* yx, const Device& device) {
+int64_t index_bytes(int64_t M, int64_t D, const Device& device) {
+  return device.cuda || !tree_pays(D, M) ? 0 : TreeBytes<T>{nullptr, M}.bytes_each();
+}
+
+template <class T>
+void check_index(const Tensor& index, const Nearest<T>& p, const Device& device) {
+  const int64_t expected = index_bytes<T>(p.M, p.D, device);
+  if (expected == 0 || index.shape[1] != expected)
+    throw std::invalid_argument("nearest: index holds " + std::to_string(index.shape[1]) +
+                                " bytes for each cloud, but " + std::to_string(expected) + " belong to clouds of " +
+                                std::to_string(p.M) + " such points: build it again from the points that are searched");
+}
+
+}  // namespace
+
+template <class T>
+void search_backward(const NearestBackward<T>& xy, const NearestBackward<T>* yx, const Device& device) {
   if (!device.cuda) return nearest_backward_cpu(xy, yx);
 #ifdef RECON_CUDA
   nearest_backward_cuda(xy, device);
   if (yx) nearest_backward_cuda(*yx, device);
 #endif
 }
+template void search_backward(const NearestBackward<float>&, const NearestBackward<float>*, const Device&);
+template void search_backward(const NearestBackward<double>&, const NearestBackward<double>*, const Device&);
 
-}  // namespace
+void neighbor_index_bytes(Tensor points, Tensor bytes) {
+  dispatch_float(points.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    *bytes.packed<int64_t>() = index_bytes<T>(points.shape[1], points.shape[2], points.device);
+  });
+}
+RECON_OP(neighbor_index_bytes, "points: B M D, bytes: i64 1");
 
-void nearest(Tensor x, Tensor y, std::optional<Tensor> lengths_x, std::optional<Tensor> lengths_y, bool l1, int64_t K,
-             Tensor dist, Tensor idx) {
+void neighbor_index(Tensor points, std::optional<Tensor> lengths, Tensor index) {
+  dispatch_float(points.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const auto p = search_of<T>(points, points, std::nullopt, lengths, false, 1, nullptr, nullptr);
+    check_sizes(p);
+    check_index(index, p, points.device);
+    const TreeBytes<T> bytes{index.packed<uint8_t>(), p.M};
+    const Scratch<CurveEntry> entries(p.B * 2 * p.M, points.device);
+    for_each_task(p.B, [&](int64_t b, int) {
+      build_tree(p.y + b * p.M * p.D, p.count_y(b), p.D, bytes.values(b), bytes.ids(b), entries.data() + b * 2 * p.M);
+    });
+  });
+}
+RECON_OP(neighbor_index, "points: B M D, lengths?: i64 B, index: u8 B S");
+
+void nearest(Tensor x, Tensor y, std::optional<Tensor> lengths_x, std::optional<Tensor> lengths_y,
+             std::optional<Tensor> index, bool l1, int64_t K, Tensor dist, Tensor idx) {
   dispatch_float(x.dtype, [&](auto zero) {
     using T = decltype(zero);
-    run<T>(search_of(x, y, lengths_x, lengths_y, l1, K, dist.packed<T>(), idx.packed<int64_t>()), nullptr, x.device);
+    const auto search = search_of(x, y, lengths_x, lengths_y, l1, K, dist.packed<T>(), idx.packed<int64_t>());
+    if (index) check_index(*index, search, x.device);
+    run<T>(search, nullptr, index ? index->packed<uint8_t>() : nullptr, x.device);
   });
 }
 RECON_OP(nearest,
-         "x: B N D, y: B M D, lengths_x?: i64 B, lengths_y?: i64 B, l1: bool, K: int>=1, dist: B N K, idx: i64 B N K");
+         "x: B N D, y: B M D, lengths_x?: i64 B, lengths_y?: i64 B, index?: u8 B S, l1: bool, K: int>=1, dist: B N K, "
+         "idx: i64 B N K");
 
-void nearest_backward(Tensor x, Tensor y, std::optional<Tensor> lengths_x, std::optional<Tensor> lengths_y, bool l1,
-                      int64_t K, Tensor, Tensor idx, Tensor grad_dist, std::optional<Tensor> grad_x,
-                      std::optional<Tensor> grad_y) {
+void nearest_backward(Tensor x, Tensor y, std::optional<Tensor> lengths_x, std::optional<Tensor> lengths_y,
+                      std::optional<Tensor>, bool l1, int64_t K, std::optional<Tensor>, Tensor idx, Tensor grad_dist,
+                      std::optional<Tensor> grad_x, std::optional<Tensor> grad_y) {
   dispatch_float(x.dtype, [&](auto zero) {
     using T = decltype(zero);
     const auto search = search_of<T>(x, y, lengths_x, lengths_y, l1, K, nullptr, idx.packed<int64_t>());
-    run<T>({search, grad_dist.packed<T>(), packed_or_null<T>(grad_x), packed_or_null<T>(grad_y)}, nullptr, x.device);
+    search_backward<T>({search, grad_dist.packed<T>(), packed_or_null<T>(grad_x), packed_or_null<T>(grad_y)}, nullptr,
+                       x.device);
   });
 }
 RECON_OP(nearest_backward,
-         "x: B N D, y: B M D, lengths_x?: i64 B, lengths_y?: i64 B, l1: bool, K: int>=1, dist: B N K, idx: i64 B N K, "
-         "grad_dist: B N K, grad_x?: B N D, grad_y?: B M D");
+         "x: B N D, y: B M D, lengths_x?: i64 B, lengths_y?: i64 B, index?: u8 B S, l1: bool, K: int>=1, dist?: B N K, "
+         "idx: i64 B N K, grad_dist: B N K, grad_x?: B N D, grad_y?: B M D");
 
 void nearest_both(Tensor x, Tensor y, std::optional<Tensor> lengths_x, std::optional<Tensor> lengths_y, bool l1,
                   Tensor dist_x, Tensor idx_x, Tensor dist_y, Tensor idx_y) {
@@ -272,7 +258,7 @@ void nearest_both(Tensor x, Tensor y, std::optional<Tensor> lengths_x, std::opti
     using T = decltype(zero);
     const auto xy = search_of(x, y, lengths_x, lengths_y, l1, 1, dist_x.packed<T>(), idx_x.packed<int64_t>());
     const auto yx = search_of(y, x, lengths_y, lengths_x, l1, 1, dist_y.packed<T>(), idx_y.packed<int64_t>());
-    run<T>(xy, &yx, x.device);
+    run<T>(xy, &yx, nullptr, x.device);
   });
 }
 RECON_OP(nearest_both,
@@ -288,7 +274,7 @@ void nearest_both_backward(Tensor x, Tensor y, std::optional<Tensor> lengths_x, 
     const auto xy = search_of<T>(x, y, lengths_x, lengths_y, l1, 1, nullptr, idx_x.packed<int64_t>());
     const auto yx = search_of<T>(y, x, lengths_y, lengths_x, l1, 1, nullptr, idx_y.packed<int64_t>());
     const NearestBackward<T> other{yx, grad_dist_y.packed<T>(), gy, gx};
-    run<T>({xy, grad_dist_x.packed<T>(), gx, gy}, &other, x.device);
+    search_backward<T>({xy, grad_dist_x.packed<T>(), gx, gy}, &other, x.device);
   });
 }
 RECON_OP(nearest_both_backward,

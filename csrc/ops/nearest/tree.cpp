@@ -150,28 +150,35 @@ void curve_order(const T* points, int64_t count, int64_t D, int32_t* ids, CurveE
 }
 
 template <class T>
+PointTree<T> tree_in(int64_t count, T* values, int32_t* ids) {
+  PointTree<T> tree;
+  const int64_t leaves = (count + node_width - 1) / node_width;
+  tree.count = count, tree.points = values, tree.ids = ids, tree.size[0] = leaves;
+  values += leaves * 3 * node_width, ids += leaves * node_width;
+  do {
+    const int level = ++tree.levels;
+    const int64_t nodes = (tree.size[level - 1] + node_width - 1) / node_width;
+    tree.size[level] = nodes, tree.boxes[level] = values, tree.least_ids[level] = ids;
+    values += nodes * 6 * node_width, ids += nodes * node_width;
+  } while (tree.size[tree.levels] > 1);
+  return tree;
+}
+
+template <class T>
 PointTree<T> build_tree(const T* points, int64_t count, int64_t D, T* values, int32_t* ids, CurveEntry* entries) {
   constexpr T inf = std::numeric_limits<T>::infinity(), nan = std::numeric_limits<T>::quiet_NaN();
-  PointTree<T> tree;
-  tree.count = count, tree.points = values, tree.ids = ids;
+  const PointTree<T> tree = tree_in(count, values, ids);
   curve_order(points, count, D, ids, entries);
-
-  const int64_t leaves = (count + node_width - 1) / node_width;
-  tree.size[0] = leaves;
-  values += leaves * 3 * node_width;
-  ids += leaves * node_width;
-  for (int64_t i = count; i < leaves * node_width; ++i) tree.ids[i] = std::numeric_limits<int32_t>::max();
-  for (int64_t i = 0; i < leaves * node_width; ++i) {
+  const int64_t slots = tree.size[0] * node_width;
+  for (int64_t i = count; i < slots; ++i) tree.ids[i] = std::numeric_limits<int32_t>::max();
+  for (int64_t i = 0; i < slots; ++i) {
     T* leaf = tree.points + i / node_width * 3 * node_width + i % node_width;
     for (int64_t d = 0; d < 3; ++d)
       leaf[d * node_width] = i >= count ? nan : d < D ? points[int64_t{tree.ids[i]} * D + d] : T(0);
   }
-  do {
-    const int level = ++tree.levels;
-    const int64_t below = tree.size[level - 1], nodes = (below + node_width - 1) / node_width;
-    tree.size[level] = nodes, tree.boxes[level] = values, tree.least_ids[level] = ids;
-    values += nodes * 6 * node_width, ids += nodes * node_width;
-    for (int64_t child = 0; child < nodes * node_width; ++child) {
+  for (int level = 1; level <= tree.levels; ++level) {
+    const int64_t below = tree.size[level - 1];
+    for (int64_t child = 0; child < tree.size[level] * node_width; ++child) {
       const int32_t* below_ids = (level == 1 ? tree.ids : tree.least_ids[level - 1]) + child * node_width;
       int32_t least = std::numeric_limits<int32_t>::max();
       for (int i = 0; child < below && i < node_width; ++i) least = std::min(least, below_ids[i]);
@@ -189,12 +196,14 @@ PointTree<T> build_tree(const T* points, int64_t count, int64_t D, T* values, in
         box[d * node_width] = lo, box[(3 + d) * node_width] = hi;
       }
     }
-  } while (tree.size[tree.levels] > 1);
+  }
   return tree;
 }
 
 template int64_t tree_values<float>(int64_t);
 template int64_t tree_values<double>(int64_t);
+template PointTree<float> tree_in(int64_t, float*, int32_t*);
+template PointTree<double> tree_in(int64_t, double*, int32_t*);
 template void curve_order(const float*, int64_t, int64_t, int32_t*, CurveEntry*);
 template void curve_order(const double*, int64_t, int64_t, int32_t*, CurveEntry*);
 template PointTree<float> build_tree(const float*, int64_t, int64_t, float*, int32_t*, CurveEntry*);

@@ -7,6 +7,7 @@ from recon_engine.ops._render_faces import render_faces as render_faces
 from recon_engine.ops._sigmoid_alpha_blend import sigmoid_alpha_blend as sigmoid_alpha_blend
 from recon_engine.ops._soft_silhouette import soft_silhouette as soft_silhouette
 from recon_engine.ops._softmax_blend import softmax_blend as softmax_blend
+from recon_engine.ops.ball_query import ball_query as ball_query
 from recon_engine.ops.cameras_alignment import corresponding_cameras_alignment as corresponding_cameras_alignment
 from recon_engine.ops.cubify import cubify as cubify
 from recon_engine.ops.graph_conv import GraphConv as GraphConv
@@ -18,9 +19,11 @@ from recon_engine.ops.laplacian_matrices import laplacian as laplacian
 from recon_engine.ops.laplacian_matrices import norm_laplacian as norm_laplacian
 from recon_engine.ops.mesh_face_areas_normals import mesh_face_areas_normals as mesh_face_areas_normals
 from recon_engine.ops.mesh_filtering import taubin_smoothing as taubin_smoothing
+from recon_engine.ops.neighbor_index import NeighborIndex as NeighborIndex
 from recon_engine.ops.packed_to_padded import packed_to_padded as packed_to_padded
 from recon_engine.ops.packed_to_padded import padded_to_packed as padded_to_packed
 from recon_engine.ops.points_alignment import corresponding_points_alignment as corresponding_points_alignment
+from recon_engine.ops.sample_farthest_points import sample_farthest_points as sample_farthest_points
 from recon_engine.ops.sample_points_from_meshes import sample_points_from_meshes as sample_points_from_meshes
 from recon_engine.ops.subdivide_meshes import SubdivideMeshes as SubdivideMeshes
 from recon_engine.ops.utils import convert_pointclouds_to_tensor as convert_pointclouds_to_tensor

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recon_engine._op import Op
+from recon_engine._op import Op, empty_output
 
 
 def nearest(
@@ -16,6 +16,7 @@ def nearest(
     *,
     norm: int = 2,
     K: int = 1,
+    index: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """For every point of `x`, the K nearest points of `y`, nearest first.
 
@@ -29,6 +30,7 @@ def nearest(
         lengths_y: (B,) int64, the same for `y`.
         norm: 2 for squared Euclidean distances, 1 for sums of absolute differences.
         K: how many to find; at least 1.
+        index: what `NeighborIndex` has built over `y` and `lengths_y`, or None.
 
     Returns:
         dist: (B, N, K) distances.
@@ -45,7 +47,7 @@ def nearest(
     Cost: on the CPU N log M time in up to 3 dimensions, N M otherwise and on CUDA.
     """
     l1 = _is_l1("nearest", norm)
-    return _nearest(x, y, lengths_x, lengths_y, l1, K)
+    return _nearest(x, y, lengths_x, lengths_y, index, l1, K)
 
 
 def nearest_both(
@@ -110,7 +112,7 @@ def _at_most(lengths: Tensor | None, size: int, like: Tensor) -> Tensor:
 
 
 def _reference(
-    x: Tensor, y: Tensor, lengths_x: Tensor | None, lengths_y: Tensor | None, l1: bool, K: int
+    x: Tensor, y: Tensor, lengths_x: Tensor | None, lengths_y: Tensor | None, index: Tensor | None, l1: bool, K: int
 ) -> tuple[Tensor, Tensor]:
     difference = x[:, :, None] - y[:, None]
     dist = difference.abs().sum(-1) if l1 else difference.square().sum(-1)
@@ -125,17 +127,17 @@ def _reference(
 
 
 def _outputs(
-    x: Tensor, y: Tensor, lengths_x: Tensor | None, lengths_y: Tensor | None, l1: bool, K: int
+    x: Tensor, y: Tensor, lengths_x: Tensor | None, lengths_y: Tensor | None, index: Tensor | None, l1: bool, K: int
 ) -> tuple[Tensor, Tensor]:
     shape = (x.shape[0], x.shape[1], K)
-    return x.new_empty(shape), x.new_empty(shape, dtype=torch.int64)
+    return empty_output(x, shape), empty_output(x, shape, torch.int64)
 
 
 def _both_reference(
     x: Tensor, y: Tensor, lengths_x: Tensor | None, lengths_y: Tensor | None, l1: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    dist_x, idx_x = _reference(x, y, lengths_x, lengths_y, l1, 1)
-    dist_y, idx_y = _reference(y, x, lengths_y, lengths_x, l1, 1)
+    dist_x, idx_x = _reference(x, y, lengths_x, lengths_y, None, l1, 1)
+    dist_y, idx_y = _reference(y, x, lengths_y, lengths_x, None, l1, 1)
     return dist_x[..., 0], idx_x[..., 0], dist_y[..., 0], idx_y[..., 0]
 
 
@@ -151,5 +153,5 @@ def _both_outputs(
     )
 
 
-_nearest = Op("nearest", _outputs, _reference, optional_grads=True)
+_nearest = Op("nearest", _outputs, _reference, reads=[1], optional_grads=True)
 _nearest_both = Op("nearest_both", _both_outputs, _both_reference, optional_grads=True)
