@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from recon_engine.loss import chamfer_distance
+from recon_engine.structures import Pointclouds
 
 
 def _clouds(device, dtype=torch.float32, N=3):
@@ -70,6 +74,23 @@ def test_point_clouds_bring_lengths_and_normals(device):
     torch.testing.assert_close(chamfer_distance(cloud, y, y_normals=y_normals), expected)
 
 
+@pytest.mark.parametrize("reduction", [("mean", "mean"), ("sum", "sum"), (None, "max"), (None, None)])
+def test_pointclouds(reduction):
+    batch, point = reduction
+    options = {"batch_reduction": batch, "point_reduction": point}
+    points = [torch.randn(n, 3, dtype=torch.float64) for n in (9, 4)]
+    normals = [torch.randn_like(p) for p in points]
+    y, y_normals = torch.randn(2, 7, 3, dtype=torch.float64), torch.randn(2, 7, 3, dtype=torch.float64)
+    if point == "max":
+        clouds, padded = Pointclouds(points), {}
+    else:
+        clouds = Pointclouds(points, normals)
+        options["y_normals"], padded = y_normals, {"x_normals": clouds.normals_padded()}
+    expected = chamfer_distance(clouds.points_padded(), y, torch.tensor([9, 4]), **padded, **options)
+    torch.testing.assert_close(chamfer_distance(clouds, y, **options), expected)
+    assert (expected[1] is None) == (point == "max")
+
+
 def test_padding_does_not_count(device):
     x, y = _clouds(device)
     lengths_x, lengths_y = torch.tensor([20, 4, 9], device=device), torch.tensor([1, 30, 6], device=device)
@@ -102,6 +123,63 @@ def test_empty(device):
     assert chamfer_distance(x, y, none, none)[0] == 0
     assert chamfer_distance(x[:, :0], y)[0] == 0
     assert chamfer_distance(x[:0], y[:0])[0] == 0
+
+
+@pytest.mark.parametrize("norm", [1, 2])
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_clouds_shifted_by_little(norm, offset):
+    """Each point is nearest to its own image, so the distance is that of the shift, twice."""
+    grid = torch.cartesian_prod(*[torch.arange(11.0, dtype=torch.float64)] * 3)[None] + offset
+    shift = torch.tensor([0.25, -0.125, 0.0625], dtype=torch.float64)
+    x, y = grid.requires_grad_(), (grid[:, torch.randperm(1331)] + shift).detach()
+    loss, _ = chamfer_distance(x, y, norm=norm)
+    torch.testing.assert_close(loss, 2 * shift.abs().pow(norm).sum())
+    expected = -2 * (shift.sign() if norm == 1 else 2 * shift) / 1331
+    torch.testing.assert_close(torch.autograd.grad(loss, x)[0], expected.expand_as(x))
+
+
+@pytest.mark.parametrize("M", [40, 3000])
+def test_equal_and_duplicated_points(M, device):
+    same = torch.full((1, M, 3), 7.0, device=device, requires_grad=True)
+    loss, _ = chamfer_distance(same, same.detach())
+    assert loss == 0
+    assert (torch.autograd.grad(loss, same)[0] == 0).all()
+    twice = torch.randn(1, M, 3, device=device).repeat(1, 2, 1)
+    assert chamfer_distance(twice, twice[:, :M])[0] == 0
+
+
+@pytest.mark.parametrize("M", [40, 3000])
+def test_points_with_nan_have_no_neighbours(M, device):
+    x, y = torch.randn(1, M, 3, device=device), torch.randn(1, M, 3, device=device)
+    x[0, 3, 1] = float("nan")
+    (from_x, from_y), _ = chamfer_distance(x, y, batch_reduction=None, point_reduction=None)
+    assert from_x.isnan().sum() == 1
+    assert from_y.isfinite().all()
+    assert chamfer_distance(x, y)[0].isnan()
+
+
+def _peak_memory() -> int:
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux, to read the peak of memory")
+def test_a_million_points_take_seconds_and_memory_in_proportion():
+    n = 100
+    grid = torch.cartesian_prod(*[torch.arange(float(n))] * 3)[None]
+    shift = torch.tensor([0.25, -0.125, 0.0625])
+    x, y = grid.clone().requires_grad_(), (grid[:, torch.randperm(n**3)] + shift).requires_grad_()
+    chamfer_distance(x[:, :2000], y[:, :2000])[0].backward()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is resident now
+    before, start = _peak_memory(), time.process_time()
+    loss, _ = chamfer_distance(x, y)
+    grad_x, grad_y = torch.autograd.grad(loss, (x, y))
+    seconds, memory = time.process_time() - start, _peak_memory() - before
+    torch.testing.assert_close(loss, 2 * shift.square().sum())
+    torch.testing.assert_close(grad_x, (-4 * shift / n**3).expand_as(x))
+    torch.testing.assert_close(grad_y, (4 * shift / n**3).expand_as(y))
+    assert seconds < 20  # comparing each with each takes an hour
+    assert memory < 300 * n**3
 
 
 def test_bad_input(device):

@@ -50,6 +50,33 @@ def test_instruction_sets_give_the_same_bits(size, K, dtype, level):
     assert (idx == expected_idx).all()
 
 
+# Trees and parts of clouds; K that fills lists once, often, and not at all.
+@pytest.mark.parametrize(("D", "M"), [(3, 700), (3, 4000), (6, 5000)])
+@pytest.mark.parametrize("K", [2, 40, 130, 700, 3000])
+@pytest.mark.parametrize("lattice", [False, True])
+def test_many_neighbours(D, M, K, lattice, level):
+    x, y = (torch.randn(2, n, D, dtype=torch.float64) for n in (70, M))
+    if lattice:
+        x, y = (x * 3).round(), (y * 3).round()
+    lengths = torch.tensor([M, M // 3])
+    dist, idx = nearest(x, y, None, lengths, K=K)
+    with reference():
+        expected_dist, expected_idx = nearest(x, y, None, lengths, K=K)
+    assert (idx == expected_idx).all()
+    torch.testing.assert_close(dist, expected_dist)
+
+
+@pytest.mark.parametrize("D", [3, 5])
+@pytest.mark.parametrize("K", [2, 300])
+def test_points_in_the_order_of_their_distance(D, K):
+    """The worst order for lists: every point is nearer than those before it, or farther."""
+    y = torch.randn(1, 5000, D, dtype=torch.float64)
+    y = y[:, y[0].norm(dim=1).argsort(descending=True)]
+    x = torch.zeros(1, 80, D, dtype=torch.float64)
+    assert (nearest(x, y, K=K)[1] == torch.arange(4999, 4999 - K, -1)).all()
+    assert (nearest(x, y.flip(1), K=K)[1] == torch.arange(K)).all()
+
+
 @pytest.mark.parametrize("size", [(60, 70), (900, 1200)])
 def test_both_directions(size, device):
     x, y = (torch.randn(2, n, 3, device=device) for n in size)
