@@ -212,3 +212,33 @@ def marching_cubes_fill(random: Callable[..., Tensor]) -> tuple[Any, ...]:
 @_sample
 def gather_rows(random: Callable[..., Tensor]) -> tuple[Any, ...]:
     return random(4, 3), *_rows([[1, 2], [], [0, 0, 3], [1]]), *_rows([[2, 2], [0, 3], [0], [2]])
+
+
+def _clouds_and_triangles(random: Callable[..., Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Two clouds of nine and two points, two meshes of four and three triangles."""
+    return random(11, 3), torch.tensor([0, 9]), random(7, 3, 3), torch.tensor([0, 4])
+
+
+@_sample
+def point_mesh(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    return *_clouds_and_triangles(random), True, 0.02
+
+
+@_sample
+def point_mesh_winding(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    points, _, triangles, _ = _clouds_and_triangles(random)
+    return points, triangles
+
+
+@_sample
+def ray_mesh(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    origins, _, triangles, _ = _clouds_and_triangles(random)
+    return origins, random(11, 3) - 0.5, triangles, 5.0, False
+
+
+@_sample
+def box3d_overlap(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    corners = torch.tensor([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1], [1, 1, 1], [0, 1, 1]])
+    turns = torch.linalg.qr(random(5, 3, 3) - 0.5).Q
+    boxes = (corners.double() - 0.5) * (0.5 + random(5, 1, 3)) @ turns + random(5, 1, 3)
+    return boxes[:3], boxes[1:]

@@ -12,6 +12,7 @@ from recon_engine.ops.cameras_alignment import corresponding_cameras_alignment a
 from recon_engine.ops.cubify import cubify as cubify
 from recon_engine.ops.graph_conv import GraphConv as GraphConv
 from recon_engine.ops.interp_face_attrs import interpolate_face_attributes as interpolate_face_attributes
+from recon_engine.ops.iou_box3d import box3d_overlap as box3d_overlap
 from recon_engine.ops.knn import knn_gather as knn_gather
 from recon_engine.ops.knn import knn_points as knn_points
 from recon_engine.ops.laplacian_matrices import cot_laplacian as cot_laplacian
@@ -22,6 +23,11 @@ from recon_engine.ops.mesh_filtering import taubin_smoothing as taubin_smoothing
 from recon_engine.ops.neighbor_index import NeighborIndex as NeighborIndex
 from recon_engine.ops.packed_to_padded import packed_to_padded as packed_to_padded
 from recon_engine.ops.packed_to_padded import padded_to_packed as padded_to_packed
+from recon_engine.ops.point_mesh import closest_points_on_mesh as closest_points_on_mesh
+from recon_engine.ops.point_mesh import ray_mesh_any_hit as ray_mesh_any_hit
+from recon_engine.ops.point_mesh import ray_mesh_intersection as ray_mesh_intersection
+from recon_engine.ops.point_mesh import signed_distance as signed_distance
+from recon_engine.ops.point_mesh import winding_number as winding_number
 from recon_engine.ops.points_alignment import corresponding_points_alignment as corresponding_points_alignment
 from recon_engine.ops.sample_farthest_points import sample_farthest_points as sample_farthest_points
 from recon_engine.ops.sample_points_from_meshes import sample_points_from_meshes as sample_points_from_meshes
