@@ -242,3 +242,14 @@ def box3d_overlap(random: Callable[..., Tensor]) -> tuple[Any, ...]:
     turns = torch.linalg.qr(random(5, 3, 3) - 0.5).Q
     boxes = (corners.double() - 0.5) * (0.5 + random(5, 1, 3)) @ turns + random(5, 1, 3)
     return boxes[:3], boxes[1:]
+
+
+@_sample
+def rasterize_points(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    points = random(14, 3) * 2 - 1 + torch.tensor([0.0, 0.0, 0.9], dtype=torch.float64)
+    return points, torch.tensor([0, 9]), torch.tensor([9, 5]), random(14) * 0.5, 6, 9, 3
+
+
+@_sample
+def composite(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    return (random(2, 5, 21) * 10).int() - 1, random(2, 5, 21), random(9, 70), "alpha", True
