@@ -14,15 +14,7 @@ REFERENCE = Path(__file__).parents[1] / "reference"
 NAMES = json.loads((REFERENCE / "renderer_names.json").read_text())
 MODULES = sorted(NAMES)
 
-POINTS = {
-    "AlphaCompositor",
-    "NormWeightedCompositor",
-    "PointsRasterizationSettings",
-    "PointsRasterizer",
-    "PointsRenderer",
-    "PulsarPointsRenderer",
-    "rasterize_points",
-}
+POINTS = {"PulsarPointsRenderer"}
 IMPLICIT = {
     "AbsorptionOnlyRaymarcher",
     "EmissionAbsorptionRaymarcher",

@@ -32,7 +32,7 @@ def rasterize_points(
         zbuf: (N, H, W, K) depth of each point, -1 where there is none.
         dists2: (N, H, W, K) squared NDC distance of the pixel to the point, -1 where there is none.
 
-    Differentiable in `points`: x and y through `dists2`, z through `zbuf`. The radius decides which points there are and
+    Differentiable in `points`: x and y through `dists2`, z through `zbuf`. The radius decides which points count and
     changes none of the values. CPU and CUDA, float32 and float64. On the CPU the float32 results equal PyTorch3D's
     (0.7.9) bit for bit, on any number of threads.
 

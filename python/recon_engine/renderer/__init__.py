@@ -1,4 +1,4 @@
-"""Cameras, lights, materials, blending and the mesh renderer."""
+"""Cameras, lights, materials, blending, and the renderers of meshes and points."""
 
 from __future__ import annotations
 
@@ -43,6 +43,14 @@ from .mesh import (
     rasterize_meshes,
 )
 from .opengl import MeshRasterizerOpenGL
+from .points import (
+    AlphaCompositor,
+    NormWeightedCompositor,
+    PointsRasterizationSettings,
+    PointsRasterizer,
+    PointsRenderer,
+    rasterize_points,
+)
 from .splatter_blend import SplatterBlender
 from .utils import (
     TensorProperties,
@@ -52,6 +60,7 @@ from .utils import (
 )
 
 __all__ = [
+    "AlphaCompositor",
     "AmbientLights",
     "BlendParams",
     "CamerasBase",
@@ -66,11 +75,15 @@ __all__ = [
     "MeshRasterizerOpenGL",
     "MeshRenderer",
     "MeshRendererWithFragments",
+    "NormWeightedCompositor",
     "OpenGLOrthographicCameras",
     "OpenGLPerspectiveCameras",
     "OrthographicCameras",
     "PerspectiveCameras",
     "PointLights",
+    "PointsRasterizationSettings",
+    "PointsRasterizer",
+    "PointsRenderer",
     "RasterizationSettings",
     "SfMOrthographicCameras",
     "SfMPerspectiveCameras",
@@ -98,6 +111,7 @@ __all__ = [
     "ndc_to_grid_sample_coords",
     "phong_shading",
     "rasterize_meshes",
+    "rasterize_points",
     "rotate_on_spot",
     "sigmoid_alpha_blend",
     "softmax_rgb_blend",
