@@ -85,39 +85,61 @@ struct UniformGradient {
   }
 };
 
+// The cotangents of the half-edges k * F + f, opposite to corner k of face f, and the areas of the faces.
 template <class T>
 struct FaceCotangents {
   const T* verts;
   const int64_t* faces;
-  Cotangents<T>* out;
-  RECON_HD void operator()(int64_t f) const { out[f] = cotangents(Triangle<T>::load(verts, faces, f)); }
-};
+  int64_t F;
+  T *cot, *area;
 
-// Faces at a vertex, and which corner of each it is.
-struct Corners {
-  Rows faces_at;
-  const int64_t* corner;
-  const int64_t* faces;
-};
-
-// sum_j w_ij x_j over the neighbours j of vertex i, w_ij the cotangents of the angles opposite to the edge.
-template <class T>
-RECON_HD Vec3<T> cotangent_sum(const Corners& at, const Cotangents<T>* cot, const T* x, int64_t v) {
-  Vec3<T> sum{T(0), T(0), T(0)};
-  for (int64_t n = at.faces_at.offsets[v]; n < at.faces_at.offsets[v + 1]; ++n) {
-    const int64_t f = at.faces_at.index[n], next = (at.corner[n] + 1) % 3, last = (at.corner[n] + 2) % 3;
-    sum += cot[f].cot[last] * Vec3<T>::load(x + 3 * at.faces[3 * f + next]);
-    sum += cot[f].cot[next] * Vec3<T>::load(x + 3 * at.faces[3 * f + last]);
+  RECON_HD void operator()(int64_t f) const {
+    const Cotangents<T> c = cotangents(Triangle<T>::load(verts, faces, f));
+    for (int k = 0; k < 3; ++k) cot[k * F + f] = c.cot[k];
+    area[f] = c.area;
   }
-  return sum;
-}
+};
 
-// The sum of rows of (F, 3, 3), those of the corners at vertex v.
+// The weight of an edge: the sum of the cotangents opposite to it.
 template <class T>
-RECON_HD Vec3<T> corner_sum(const Corners& at, const T* rows, int64_t v) {
+struct EdgeWeight {
+  Rows half_edges;
+  const T* cot;
+  T* weight;
+
+  RECON_HD void operator()(int64_t e) const {
+    T sum(0);
+    for (int64_t i = half_edges.offsets[e]; i < half_edges.offsets[e + 1]; ++i) sum += cot[half_edges.index[i]];
+    weight[e] = sum;
+  }
+};
+
+// The neighbours of the vertices, and the edges to them.
+template <class T>
+struct WeightedNeighbors {
+  Rows neighbors;
+  const int64_t* edge_at;
+  const T* weight;  // by edge
+
+  // sum_j w_ij x_j over the neighbours j of vertex i, and sum_j w_ij.
+  RECON_HD Vec3<T> sum(const T* x, int64_t v, T& total) const {
+    Vec3<T> sum{T(0), T(0), T(0)};
+    total = T(0);
+    for (int64_t n = neighbors.offsets[v]; n < neighbors.offsets[v + 1]; ++n) {
+      const T w = weight[edge_at[n]];
+      total += w;
+      sum += w * Vec3<T>::load(x + 3 * neighbors.index[n]);
+    }
+    return sum;
+  }
+};
+
+// The sum of rows of (F, 3, 3), those of the corners 3 * f + k at vertex v.
+template <class T>
+RECON_HD Vec3<T> corner_sum(const Rows& corners, const T* rows, int64_t v) {
   Vec3<T> sum{T(0), T(0), T(0)};
-  for (int64_t n = at.faces_at.offsets[v]; n < at.faces_at.offsets[v + 1]; ++n)
-    sum += Vec3<T>::load(rows + 9 * at.faces_at.index[n] + 3 * at.corner[n]);
+  for (int64_t n = corners.offsets[v]; n < corners.offsets[v + 1]; ++n)
+    sum += Vec3<T>::load(rows + 3 * corners.index[n]);
   return sum;
 }
 
@@ -137,20 +159,18 @@ struct WeightGradient {
 template <class T>
 struct CotTerm {
   const T* verts;
-  Corners at;
-  const Cotangents<T>* cot;
+  WeightedNeighbors<T> around;
+  Rows corners;
+  const T* face_area;
   bool curvature;
   T *terms, *share, *grad;
   WeightGradient<T>* weights;  // null where they count as constants
 
   RECON_HD void operator()(int64_t v) const {
-    T total(0), area(0);
-    for (int64_t n = at.faces_at.offsets[v]; n < at.faces_at.offsets[v + 1]; ++n) {
-      const Cotangents<T>& c = cot[at.faces_at.index[n]];
-      total += c.cot[(at.corner[n] + 1) % 3] + c.cot[(at.corner[n] + 2) % 3];
-      area += c.area;
-    }
-    const Vec3<T> sum = cotangent_sum(at, cot, verts, v), p = Vec3<T>::load(verts + 3 * v);
+    T total, area(0);
+    const Vec3<T> sum = around.sum(verts, v, total), p = Vec3<T>::load(verts + 3 * v);
+    for (int64_t n = corners.offsets[v]; curvature && n < corners.offsets[v + 1]; ++n)
+      area += face_area[corners.index[n] / 3];
     // A sum of weights that is not positive is not divided by, but multiplied with: so is PyTorch3D's.
     const T scale = curvature ? (area > T(0) ? T(0.25) / area : T(0)) : (total > T(0) ? T(1) / total : total);
     const Vec3<T> r = curvature ? (sum - p * total) * scale : sum * scale - p;
@@ -174,28 +194,27 @@ template <class T>
 struct CotangentsBackward {
   const T* verts;
   const int64_t* faces;
-  const Cotangents<T>* cot;
-  const T* share;
+  int64_t F;
+  const T *cot, *area, *share;
   const WeightGradient<T>* weights;
   T* corners;  // F 3 3
 
   RECON_HD void operator()(int64_t f) const {
     const int64_t* face = faces + 3 * f;
     const Triangle<T> t = Triangle<T>::load(verts, faces, f);
-    const Cotangents<T>& c = cot[f];
     T by_cot[3], by_area(0), all(0);
     for (int k = 0; k < 3; ++k) {
       const int next = (k + 1) % 3, last = (k + 2) % 3;
       by_cot[k] = dot(Vec3<T>::load(share + 3 * face[next]), t.v[last]) + weights[face[next]].by_weight +
                   dot(Vec3<T>::load(share + 3 * face[last]), t.v[next]) + weights[face[last]].by_weight;
-      by_area += weights[face[k]].by_area - by_cot[k] * c.cot[k] / c.area;
+      by_area += weights[face[k]].by_area - by_cot[k] * cot[k * F + f] / area[f];
       all += by_cot[k];
     }
     // The area of a face without one is kept at a constant.
-    if (!(c.area > least_area<T>)) by_area = T(0);
+    if (!(area[f] > least_area<T>)) by_area = T(0);
     Vec3<T> by_side[3];
     for (int k = 0; k < 3; ++k) {
-      const T by_length = (all - T(2) * by_cot[k]) / (T(4) * c.area) + by_area * c.cot[k] * T(0.25);
+      const T by_length = (all - T(2) * by_cot[k]) / (T(4) * area[f]) + by_area * cot[k * F + f] * T(0.25);
       by_side[k] = (t.v[(k + 1) % 3] - t.v[(k + 2) % 3]) * (T(2) * by_length);
     }
     for (int k = 0; k < 3; ++k) (by_side[(k + 2) % 3] - by_side[(k + 1) % 3]).store(corners + 9 * f + 3 * k);
@@ -204,13 +223,15 @@ struct CotangentsBackward {
 
 template <class T>
 struct CotGradient {
-  Corners at;
-  const Cotangents<T>* cot;
-  const T *share, *corners;  // `corners` may be null
+  WeightedNeighbors<T> around;
+  Rows corners;
+  const T *share, *by_corner;  // `by_corner` may be null
   T* grad;
+
   RECON_HD void operator()(int64_t v) const {
-    Vec3<T> g = Vec3<T>::load(grad + 3 * v) + cotangent_sum(at, cot, share, v);
-    if (corners) g += corner_sum(at, corners, v);
+    T total;
+    Vec3<T> g = Vec3<T>::load(grad + 3 * v) + around.sum(share, v, total);
+    if (by_corner) g += corner_sum(corners, by_corner, v);
     g.store(grad + 3 * v);
   }
 };
@@ -267,11 +288,10 @@ struct NormalTerm {
 
 template <class T>
 struct NormalGradient {
-  Corners at;
-  const T* corners;
+  Rows corners;
+  const T* by_corner;
   T* grad;
-
-  RECON_HD void operator()(int64_t v) const { corner_sum(at, corners, v).store(grad + 3 * v); }
+  RECON_HD void operator()(int64_t v) const { corner_sum(corners, by_corner, v).store(grad + 3 * v); }
 };
 
 template <class T>
@@ -297,10 +317,6 @@ void scale_gradient(const std::optional<Tensor>& mesh_of, const Tensor& unit_gra
                              mesh_of ? mesh_of->packed<int64_t>() : nullptr, grad_verts.packed<T>()},
                  1 << 15);
   });
-}
-
-Corners corners_of(const Tensor& faces, const Tensor& offsets, const Tensor& index, const Tensor& corner) {
-  return {rows_of(offsets, index), corner.packed<int64_t>(), faces.packed<int64_t>()};
 }
 
 template <class T>
@@ -362,52 +378,58 @@ RECON_OP(uniform_laplacian_loss_backward,
          "verts: V 3, offsets: i64 O, neighbors: i64 E, segments: i64 S, mesh_of?: i64 V, with_grad: bool, loss: N, "
          "unit_grad: G 3, grad_loss: N, grad_verts: V 3");
 
-void cot_laplacian_loss(Tensor verts, Tensor faces, Tensor offsets, Tensor faces_at, Tensor corners, Tensor segments,
+void cot_laplacian_loss(Tensor verts, Tensor faces, Tensor offsets, Tensor neighbors, Tensor edge_at, Tensor edge_first,
+                        Tensor half_edges, Tensor corner_offsets, Tensor corners, Tensor segments,
                         std::optional<Tensor>, bool curvature, bool weights, bool with_grad, Tensor loss,
                         Tensor unit_grad) {
   dispatch_float(verts.dtype, [&](auto zero) {
     using T = decltype(zero);
-    const int64_t V = verts.shape[0], F = faces.shape[0];
-    const Scratch<T> terms(V, verts.device), share(with_grad ? 3 * V : 0, verts.device);
-    const Scratch<Cotangents<T>> cot(F, verts.device);
-    const bool to_weights = weights && with_grad;
-    const Scratch<WeightGradient<T>> by_weights(to_weights ? V : 0, verts.device);
-    const Scratch<T> to_corners(to_weights ? 9 * F : 0, verts.device);
-    const Corners at = corners_of(faces, offsets, faces_at, corners);
+    const Device& device = verts.device;
+    const int64_t V = verts.shape[0], F = faces.shape[0], E = edge_first.shape[0] - 1;
+    const T* x = verts.packed<T>();
+    const int64_t* face = faces.packed<int64_t>();
     T* grad = grad_or_null<T>(unit_grad, with_grad);
-    parallel_for(verts.device, F, FaceCotangents<T>{verts.packed<T>(), faces.packed<int64_t>(), cot.data()}, grain);
-    parallel_for(verts.device, V,
-                 CotTerm<T>{verts.packed<T>(), at, cot.data(), curvature, terms.data(),
-                            with_grad ? share.data() : nullptr, grad, to_weights ? by_weights.data() : nullptr},
+    const bool to_weights = weights && with_grad;
+    const Scratch<T> terms(V, device), share(with_grad ? 3 * V : 0, device), cot(3 * F, device), area(F, device);
+    const Scratch<T> weight(E, device), by_corner(to_weights ? 9 * F : 0, device);
+    const Scratch<WeightGradient<T>> by_weights(to_weights ? V : 0, device);
+    const Rows at = rows_of(corner_offsets, corners);
+    const WeightedNeighbors<T> around{rows_of(offsets, neighbors), edge_at.packed<int64_t>(), weight.data()};
+    parallel_for(device, F, FaceCotangents<T>{x, face, F, cot.data(), area.data()}, grain);
+    parallel_for(device, E, EdgeWeight<T>{rows_of(edge_first, half_edges), cot.data(), weight.data()}, grain);
+    parallel_for(device, V,
+                 CotTerm<T>{x, around, at, area.data(), curvature, terms.data(), with_grad ? share.data() : nullptr,
+                            grad, to_weights ? by_weights.data() : nullptr},
                  grain);
     if (to_weights)
-      parallel_for(verts.device, F,
-                   CotangentsBackward<T>{verts.packed<T>(), faces.packed<int64_t>(), cot.data(), share.data(),
-                                         by_weights.data(), to_corners.data()},
-                   grain);
+      parallel_for(
+          device, F,
+          CotangentsBackward<T>{x, face, F, cot.data(), area.data(), share.data(), by_weights.data(), by_corner.data()},
+          grain);
     if (with_grad)
-      parallel_for(verts.device, V,
-                   CotGradient<T>{at, cot.data(), share.data(), to_weights ? to_corners.data() : nullptr, grad}, grain);
-    ordered_sums(verts.device, terms.data(), segments.packed<int64_t>(), loss.shape[0], loss.packed<T>());
+      parallel_for(device, V, CotGradient<T>{around, at, share.data(), to_weights ? by_corner.data() : nullptr, grad},
+                   grain);
+    ordered_sums(device, terms.data(), segments.packed<int64_t>(), loss.shape[0], loss.packed<T>());
   });
 }
-RECON_OP(
-    cot_laplacian_loss,
-    "verts: V 3, faces: i64 F 3, offsets: i64 O, faces_at: i64 C, corners: i64 C, segments: i64 S, mesh_of?: i64 V, "
-    "curvature: bool, weights: bool, with_grad: bool, loss: N, unit_grad: G 3");
+RECON_OP(cot_laplacian_loss,
+         "verts: V 3, faces: i64 F 3, offsets: i64 O, neighbors: i64 M, edge_at: i64 M, edge_first: i64 L, "
+         "half_edges: i64 H, corner_offsets: i64 O, corners: i64 H, segments: i64 S, mesh_of?: i64 V, curvature: bool, "
+         "weights: bool, with_grad: bool, loss: N, unit_grad: G 3");
 
-void cot_laplacian_loss_backward(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, std::optional<Tensor> mesh_of, bool,
-                                 bool, bool, Tensor, Tensor unit_grad, Tensor grad_loss, Tensor grad_verts) {
+void cot_laplacian_loss_backward(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
+                                 std::optional<Tensor> mesh_of, bool, bool, bool, Tensor, Tensor unit_grad,
+                                 Tensor grad_loss, Tensor grad_verts) {
   scale_gradient(mesh_of, unit_grad, grad_loss, grad_verts);
 }
-RECON_OP(
-    cot_laplacian_loss_backward,
-    "verts: V 3, faces: i64 F 3, offsets: i64 O, faces_at: i64 C, corners: i64 C, segments: i64 S, mesh_of?: i64 V, "
-    "curvature: bool, weights: bool, with_grad: bool, loss: N, unit_grad: G 3, grad_loss: N, grad_verts: V 3");
+RECON_OP(cot_laplacian_loss_backward,
+         "verts: V 3, faces: i64 F 3, offsets: i64 O, neighbors: i64 M, edge_at: i64 M, edge_first: i64 L, "
+         "half_edges: i64 H, corner_offsets: i64 O, corners: i64 H, segments: i64 S, mesh_of?: i64 V, curvature: bool, "
+         "weights: bool, with_grad: bool, loss: N, unit_grad: G 3, grad_loss: N, grad_verts: V 3");
 
-void normal_consistency_loss(Tensor verts, Tensor faces, Tensor across_offsets, Tensor across, Tensor offsets,
-                             Tensor faces_at, Tensor corners, Tensor segments, std::optional<Tensor>, bool with_grad,
-                             Tensor loss, Tensor unit_grad) {
+void normal_consistency_loss(Tensor verts, Tensor faces, Tensor across_offsets, Tensor across, Tensor corner_offsets,
+                             Tensor corners, Tensor segments, std::optional<Tensor>, bool with_grad, Tensor loss,
+                             Tensor unit_grad) {
   dispatch_float(verts.dtype, [&](auto zero) {
     using T = decltype(zero);
     const int64_t V = verts.shape[0], F = faces.shape[0];
@@ -421,22 +443,21 @@ void normal_consistency_loss(Tensor verts, Tensor faces, Tensor across_offsets, 
                  grain);
     if (with_grad)
       parallel_for(verts.device, V,
-                   NormalGradient<T>{corners_of(faces, offsets, faces_at, corners), to_corners, unit_grad.packed<T>()},
-                   grain);
+                   NormalGradient<T>{rows_of(corner_offsets, corners), to_corners, unit_grad.packed<T>()}, grain);
     ordered_sums(verts.device, terms.data(), segments.packed<int64_t>(), loss.shape[0], loss.packed<T>());
   });
 }
 RECON_OP(normal_consistency_loss,
-         "verts: V 3, faces: i64 F 3, across_offsets: i64 A, across: i64 P, offsets: i64 O, faces_at: i64 C, "
+         "verts: V 3, faces: i64 F 3, across_offsets: i64 A, across: i64 P, corner_offsets: i64 O, "
          "corners: i64 C, segments: i64 S, mesh_of?: i64 V, with_grad: bool, loss: N, unit_grad: G 3");
 
-void normal_consistency_loss_backward(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
+void normal_consistency_loss_backward(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
                                       std::optional<Tensor> mesh_of, bool, Tensor, Tensor unit_grad, Tensor grad_loss,
                                       Tensor grad_verts) {
   scale_gradient(mesh_of, unit_grad, grad_loss, grad_verts);
 }
 RECON_OP(normal_consistency_loss_backward,
-         "verts: V 3, faces: i64 F 3, across_offsets: i64 A, across: i64 P, offsets: i64 O, faces_at: i64 C, "
+         "verts: V 3, faces: i64 F 3, across_offsets: i64 A, across: i64 P, corner_offsets: i64 O, "
          "corners: i64 C, segments: i64 S, mesh_of?: i64 V, with_grad: bool, loss: N, unit_grad: G 3, grad_loss: N, "
          "grad_verts: V 3");
 

@@ -156,10 +156,9 @@ def _strip_neighbors() -> tuple[Tensor, Tensor]:
     return _rows([[1, 2], [0, 2, 3], [0, 1, 3, 4], [1, 2, 4], [2, 3], [6, 7], [5, 7, 8], [5, 6, 8], [6, 7]])
 
 
-def _strip_corners() -> tuple[Tensor, Tensor, Tensor]:
-    """For each vertex the faces at it, and which corners of them it is."""
-    offsets, faces = _rows([[0], [0, 1], [0, 1, 2], [1, 2], [2], [3], [3, 4], [3, 4], [4]])
-    return offsets, faces, torch.tensor([0, 1, 1, 2, 0, 0, 2, 1, 2, 0, 1, 2, 2, 1, 0])
+def _strip_corners() -> tuple[Tensor, Tensor]:
+    """For each vertex the corners 3 * f + k at it."""
+    return _rows([[0], [1, 4], [2, 3, 6], [5, 7], [8], [9], [10, 14], [11, 13], [12]])
 
 
 _STRIP_SEGMENTS = torch.tensor([0, 5, 9])
@@ -184,7 +183,11 @@ def normal_consistency_loss(random: Callable[..., Tensor]) -> tuple[Any, ...]:
 
 @_sample
 def cot_laplacian_loss(random: Callable[..., Tensor]) -> tuple[Any, ...]:
-    return *_strip(random), *_strip_corners(), _STRIP_SEGMENTS, _STRIP_MESH, True, True, True
+    # Edges 01 02 12 13 23 24 34, then 56 57 67 68 78; half-edge k * 5 + f is opposite to corner k of face f.
+    edge_at = torch.tensor([0, 1, 0, 2, 3, 1, 2, 4, 5, 3, 4, 6, 5, 6, 7, 8, 7, 9, 10, 8, 9, 11, 10, 11])
+    half_edges = _rows([[10], [5], [0, 11], [1], [6, 12], [7], [2], [13], [8], [3, 4], [9], [14]])
+    neighbors = (*_strip_neighbors(), edge_at, *half_edges)
+    return *_strip(random), *neighbors, *_strip_corners(), _STRIP_SEGMENTS, _STRIP_MESH, True, True, True
 
 
 def _volumes(random: Callable[..., Tensor]) -> tuple[Tensor, Tensor, Tensor]:

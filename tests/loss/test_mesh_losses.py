@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
 from recon_engine._op import reference
-from recon_engine.loss import mesh_edge_loss, mesh_laplacian_smoothing, mesh_normal_consistency
+from recon_engine.loss import _plan, mesh_edge_loss, mesh_laplacian_smoothing, mesh_normal_consistency
 from recon_engine.loss._plan import plan_of
 from recon_engine.ops import cot_laplacian
 from recon_engine.structures import Meshes
@@ -185,6 +187,24 @@ def test_repeatable_for_every_number_of_threads(name):
         results.append(_value_and_grad(LOSSES[name], meshes))
     torch.set_num_threads(before)
     assert all((a == b).all() for other in results[1:] for a, b in zip(results[0], other))
+
+
+def test_faces_across_an_edge(monkeypatch, device):
+    """Whether found by the kernel of the CPU or by sorting, which is what a GPU does."""
+    meshes = _meshes(torch.float32, device, levels=(2, 1))
+    faces = torch.cat(
+        [meshes.faces_list()[0], torch.tensor([[0, 1, 1], [5, 5, 5], [0, 1, 2], [2, 1, 0]], device=device)]
+    )
+    results = []
+    for kernels in (True, False):
+        if not kernels:
+            monkeypatch.setattr(_plan, "kernels_for", lambda like: None)
+        topology = Meshes([meshes.verts_list()[0]], [faces.clone()]).topology()
+        offsets, entries = plan_of(topology).across(topology)
+        pairs = [sorted(entries[a:b].tolist()) for a, b in itertools.pairwise(offsets.tolist())]
+        results.append([[entry // 2 for entry in row] for row in pairs[:-4]] + [pairs[:320]])
+        assert plan_of(topology).weights("pairs", topology, torch.float64) == 2 / len(entries)
+    assert results[0] == results[1]
 
 
 def test_topology_is_looked_at_once(device):

@@ -33,7 +33,7 @@ def csr_rows(offsets: torch.Tensor, values: torch.Tensor) -> list[list[int]]:
 def way(request, monkeypatch):
     """With the kernels of the CPU, and with what runs on a GPU and where they do not load."""
     if request.param == "plain torch":
-        monkeypatch.setattr(topology, "_kernels", lambda like: None)
+        monkeypatch.setattr(topology, "kernels_for", lambda like: None)
 
 
 BATCHES = [("fan",), ("separate", "fan"), ("none", "fan", "repeated", "none"), ("none",), ("fan", "fan")]
@@ -163,7 +163,7 @@ def test_the_two_ways_agree_on_many_faces(monkeypatch):
     for threads, kernels in ((1, True), (3, True), (1, False)):
         torch.set_num_threads(threads)
         if not kernels:
-            monkeypatch.setattr(topology, "_kernels", lambda like: None)
+            monkeypatch.setattr(topology, "kernels_for", lambda like: None)
         t = Topology([301], [len(faces)], faces_list=[faces], device=faces.device)
         results.append([v for n in names if torch.is_tensor(v := getattr(t, n)) and "normal_consistency" not in n])
     torch.set_num_threads(before)

@@ -11,6 +11,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from recon_engine.structures.topology import empty_indices, kernels_for
+
 
 class Plan:
     """Tables of a `Topology` for the compiled losses.
@@ -54,8 +56,10 @@ class Plan:
         if (kind, dtype) not in self._weights:
             counts = {
                 "verts": lambda: topology.num_verts_per_mesh,
-                "edges": lambda: topology.num_edges_per_mesh,
-                "pairs": lambda: torch.bincount(topology.normal_consistency_mesh_idx, minlength=len(self._num_verts)),
+                # Each edge is listed at both of its ends.
+                "edges": lambda: topology.vert_neighbors_offsets[self.vert_segments].diff() // 2,
+                # Each pair is listed at both of its faces.
+                "pairs": lambda: self.across(topology)[0][self.face_segments].diff() // 2,
             }[kind]()
             weights = 1 / (counts.clamp(min=1).to(dtype) * len(self._num_verts))
             self._weights[kind, dtype] = torch.where(counts > 0, weights, 0)
@@ -84,6 +88,19 @@ def plan_of(topology: Any) -> Plan:
 
 
 def _faces_across(topology: Any) -> tuple[Tensor, Tensor]:
+    """The compiled way where there is one; otherwise pairs of faces, sorted by face."""
+    kernels = kernels_for(topology.faces_packed)
+    if kernels is None:
+        return _sorted_pairs(topology)
+    faces, (order, edge, first) = topology.faces_packed.contiguous(), topology._half_edges
+    offsets = faces.new_empty(len(faces) + 1)
+    kernels.faces_across(faces, order, edge, first, offsets, None)
+    across = empty_indices(kernels, int(offsets[-1]))
+    kernels.faces_across(faces, order, edge, first, offsets, across)
+    return offsets, across
+
+
+def _sorted_pairs(topology: Any) -> tuple[Tensor, Tensor]:
     faces, pairs = topology.faces_packed, topology.normal_consistency_pairs
     F = topology.total_faces
     first, second = (topology.edge_faces_indices[rows] for rows in topology._face_pairs)

@@ -83,7 +83,11 @@ def _cot_reference(
     verts: Tensor,
     faces: Tensor,
     offsets: Tensor,
-    faces_at: Tensor,
+    neighbors: Tensor,
+    edge_at: Tensor,
+    edge_first: Tensor,
+    half_edges: Tensor,
+    corner_offsets: Tensor,
     corners: Tensor,
     segments: Tensor,
     mesh_of: Tensor | None,
@@ -111,7 +115,11 @@ def _cot_outputs(
     verts: Tensor,
     faces: Tensor,
     offsets: Tensor,
-    faces_at: Tensor,
+    neighbors: Tensor,
+    edge_at: Tensor,
+    edge_first: Tensor,
+    half_edges: Tensor,
+    corner_offsets: Tensor,
     corners: Tensor,
     segments: Tensor,
     mesh_of: Tensor | None,
@@ -122,7 +130,9 @@ def _cot_outputs(
     return _notes(verts, segments, with_grad)
 
 
-# sum over the vertices of |L v|, L with cotangent weights, whose gradient counts where `weights` says so
+# sum over the vertices of |L v|, L with cotangent weights, whose gradient counts where `weights` says so; `edge_at` are
+# the edges to the neighbours, `half_edges` of each edge the half-edges k * F + f, opposite to corner k of face f,
+# `corners` of each vertex the corners 3 * f + k
 cot_laplacian_loss = Op("cot_laplacian_loss", _cot_outputs, _cot_reference, kept=1)
 
 
@@ -131,8 +141,7 @@ def _normal_reference(
     faces: Tensor,
     across_offsets: Tensor,
     across: Tensor,
-    offsets: Tensor,
-    faces_at: Tensor,
+    corner_offsets: Tensor,
     corners: Tensor,
     segments: Tensor,
     mesh_of: Tensor | None,
@@ -156,8 +165,7 @@ def _normal_outputs(
     faces: Tensor,
     across_offsets: Tensor,
     across: Tensor,
-    offsets: Tensor,
-    faces_at: Tensor,
+    corner_offsets: Tensor,
     corners: Tensor,
     segments: Tensor,
     mesh_of: Tensor | None,

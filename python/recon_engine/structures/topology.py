@@ -20,7 +20,7 @@ from torch import Tensor
 from .utils import list_to_padded
 
 
-def _kernels(like: Tensor) -> Any:
+def kernels_for(like: Tensor) -> Any:
     """The compiled module for tensors on the CPU; None on other devices and where it does not load."""
     if like.is_cuda or type(like) is not Tensor:
         return None
@@ -29,6 +29,21 @@ def _kernels(like: Tensor) -> Any:
     except ImportError:
         return None
     return _C
+
+
+def empty_indices(kernels: Any, size: int) -> Tensor:
+    """(size,) uninitialised int64 on the CPU, large ones in memory that earlier tensors have left.
+
+    To touch fresh pages takes longer than to compute what is written there (`recon_engine._op.empty_output`).
+
+    Args:
+        kernels: the compiled module.
+        size: the number of indices.
+    """
+    if size < 1 << 17:
+        return torch.empty(size, dtype=torch.int64)
+    indices: Tensor = torch.frombuffer(kernels.Pages(8 * size), dtype=torch.int64)
+    return indices
 
 
 def grouped(rows: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
@@ -45,11 +60,11 @@ def grouped(rows: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: on the CPU, an entry that is no row.
     """
-    kernels = _kernels(rows)
+    kernels = kernels_for(rows)
     if kernels is None:
         sorted_rows, order = torch.sort(rows, stable=True)
         return torch.searchsorted(sorted_rows, torch.arange(num_rows + 1, device=rows.device)), order
-    offsets, order = rows.new_empty(num_rows + 1), rows.new_empty(len(rows))
+    offsets, order = rows.new_empty(num_rows + 1), empty_indices(kernels, len(rows))
     kernels.group_rows(rows.contiguous(), offsets, order)
     return offsets, order
 
@@ -59,18 +74,20 @@ def _edges_of(faces: Tensor, num_verts: int) -> tuple[Tensor, Tensor, Tensor, Te
 
     Returns:
         order: (3F,) half-edges.
-        edge: (3F,) the edge of each of them.
+        edge: (3F,) the edge of each half-edge.
         first: (E + 1,) where each edge begins, and 3F.
         edges: (E, 2) the edges in lexicographic order.
     """
-    kernels = _kernels(faces)
+    kernels = kernels_for(faces)
     if kernels is not None:
         size = faces.numel()
-        lower, order, edge = (faces.new_empty(n) for n in (num_verts + 1, size, size))
-        first, edges, count = faces.new_empty(size + 1), faces.new_empty(size, 2), faces.new_empty(1)
+        lower, count = faces.new_empty(num_verts + 1), faces.new_empty(1)
+        # How many edges there are is not known before; half as many as half-edges is usual.
+        order, edge, first, edges = empty_indices(kernels, 5 * size + 1).split([size, size, size + 1, 2 * size])
+        edges = edges.view(size, 2)
         kernels.half_edges(faces.contiguous(), lower, order, edge, first, edges, count)
         E = int(count)
-        return order, edge, first[: E + 1].clone(), edges[:E].clone()
+        return order, edge, first[: E + 1], edges[:E]
     a, b, c = faces.unbind(1)
     start, end = torch.cat([b, c, a]), torch.cat([c, a, b])
     # One integer for each undirected edge makes the lexicographic sort of pairs a sort of numbers.
@@ -80,7 +97,27 @@ def _edges_of(faces: Tensor, num_verts: int) -> tuple[Tensor, Tensor, Tensor, Te
     torch.ne(key[1:], key[:-1], out=is_first[1:])
     first = is_first.nonzero().squeeze(1)
     edges = torch.stack([low, high], dim=1)[order[first]]
-    return order, is_first.cumsum(0) - 1, torch.cat([first, first.new_full((1,), len(key))]), edges
+    edge = torch.empty_like(order).scatter_(0, order, is_first.cumsum(0) - 1)
+    return order, edge, torch.cat([first, first.new_full((1,), len(key))]), edges
+
+
+def _neighbors_of(edges: Tensor, num_verts: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The neighbours of each vertex in a graph of sorted edges (E, 2).
+
+    Returns:
+        offsets: (num_verts + 1,) where the neighbours of each vertex begin, and 2E.
+        neighbors: (2E,) ascending for each vertex.
+        edge_at: (2E,) the edges to them.
+    """
+    kernels = kernels_for(edges)
+    if kernels is not None:
+        offsets, (neighbors, edge_at) = edges.new_empty(num_verts + 1), empty_indices(kernels, 4 * len(edges)).chunk(2)
+        kernels.vert_neighbors(edges, offsets, neighbors, edge_at)
+        return offsets, neighbors, edge_at
+    # Grouped by vertex, the smaller neighbours come first, and both kinds are ascending.
+    v0, v1 = edges.unbind(1)
+    offsets, order = grouped(torch.cat([v1, v0]), num_verts)
+    return offsets, torch.cat([v0, v1])[order], torch.where(order < len(v0), order, order - len(v0))
 
 
 class Topology:
@@ -245,7 +282,7 @@ class Topology:
 
     @cached_property
     def _half_edges(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Half-edges grouped by edge: their order (3F,), their edges (3F,), where each edge starts (E + 1,)."""
+        """Half-edges grouped by edge (3F,), the edge of each half-edge (3F,), where each edge starts (E + 1,)."""
         order, edge, first, edges = _edges_of(self.faces_packed, self.total_verts)
         self.__dict__["edges_packed"] = edges
         return order, edge, first
@@ -260,8 +297,7 @@ class Topology:
     @cached_property
     def faces_to_edges(self) -> Tensor:
         """(F, 3), column k is the edge opposite to corner k of the face."""
-        order, edge, _ = self._half_edges
-        return torch.empty_like(edge).scatter_(0, order, edge).reshape(3, self.total_faces).t()
+        return self._half_edges[1].reshape(3, self.total_faces).t()
 
     @cached_property
     def edges_packed_to_mesh_idx(self) -> Tensor:
@@ -298,6 +334,12 @@ class Topology:
         return order % max(self.total_faces, 1)
 
     @cached_property
+    def edge_half_edges(self) -> Tensor:
+        """(3F,) beside each face f of `edge_faces_indices`, k * F + f: the edge is opposite to its corner k."""
+        order, _, _ = self._half_edges
+        return order
+
+    @cached_property
     def edge_faces_opposite(self) -> Tensor:
         """(3F,) beside each entry of `edge_faces_indices`, the vertex of that face that is not on the edge."""
         order, _, _ = self._half_edges
@@ -306,7 +348,8 @@ class Topology:
     @cached_property
     def _face_pairs(self) -> tuple[Tensor, Tensor]:
         """Rows of `edge_faces_indices`, (first (Q,), second (Q,)), of every two faces on one edge."""
-        _, edge, first = self._half_edges
+        order, edge_of, first = self._half_edges
+        edge = edge_of[order]
         rank = torch.arange(len(edge), device=self.device) - first[edge]
         # The face with rank r on its edge forms a pair with each of the r faces before it.
         second = torch.arange(len(edge), device=self.device).repeat_interleave(rank)
@@ -328,8 +371,8 @@ class Topology:
     @cached_property
     def normal_consistency_edge_idx(self) -> Tensor:
         """(Q,) the edge of each pair of faces."""
-        _, edge, _ = self._half_edges
-        return edge[self._face_pairs[1]]
+        order, edge_of, _ = self._half_edges
+        return edge_of[order[self._face_pairs[1]]]
 
     @cached_property
     def normal_consistency_mesh_idx(self) -> Tensor:
@@ -341,11 +384,16 @@ class Topology:
     @cached_property
     def vert_neighbors_indices(self) -> Tensor:
         """(2E,) the neighbours of each vertex, ascending."""
-        # Edges are sorted: grouped by vertex, the smaller neighbours come first, and both kinds are ascending.
-        v0, v1 = self.edges_packed.unbind(1)
-        offsets, order = grouped(torch.cat([v1, v0]), self.total_verts)
-        self.__dict__["vert_neighbors_offsets"] = offsets
-        return torch.cat([v0, v1])[order]
+        offsets, neighbors, edges = _neighbors_of(self.edges_packed, self.total_verts)
+        self.__dict__["vert_neighbors_offsets"], self.__dict__["vert_neighbors_edges"] = offsets, edges
+        return neighbors
+
+    @cached_property
+    def vert_neighbors_edges(self) -> Tensor:
+        """(2E,) beside each entry of `vert_neighbors_indices`, the edge to it."""
+        _ = self.vert_neighbors_indices
+        edges: Tensor = self.__dict__["vert_neighbors_edges"]
+        return edges
 
     @cached_property
     def vert_degrees(self) -> Tensor:
@@ -387,6 +435,11 @@ class Topology:
     def vert_faces_offsets(self) -> Tensor:
         """(V + 1,) CSR offsets into `vert_faces_indices` and `vert_faces_corners`."""
         return self._corners_by_vertex[0]
+
+    @cached_property
+    def vert_corners(self) -> Tensor:
+        """(3F,) beside each entry of `vert_faces_indices`, 3 * f + k: the vertex is corner k of that face f."""
+        return self._corners_by_vertex[1]
 
     @cached_property
     def vert_faces_indices(self) -> Tensor:
