@@ -1,14 +1,11 @@
 // One thread for a query, which stops at its K-th hit.
 #include "core/parallel.h"
 #include "ops/ball_query/kernels.h"
+#include "ops/nearest/rounding.h"
 
 namespace recon {
 
 namespace {
-
-// Separate roundings, as on a CPU, so that both devices find the same points.
-__device__ inline float add_square(float sum, float v) { return __fadd_rn(sum, __fmul_rn(v, v)); }
-__device__ inline double add_square(double sum, double v) { return __dadd_rn(sum, __dmul_rn(v, v)); }
 
 template <class T>
 struct BallQueryOfOne {

@@ -5,6 +5,7 @@
 
 #include "ops/nearest/candidates.h"
 #include "ops/nearest/kernels.h"
+#include "ops/nearest/lanes.h"
 #include "ops/nearest/walk.h"
 
 namespace recon {
@@ -204,22 +205,6 @@ void search_columns_for_many(const Nearest<T>& p, const PointColumns<T>& y, cons
     best.finish();
     best.write(p.dist + query * p.K, p.idx + query * p.K, count);
   }
-}
-
-// Indices, beside a Pack<T>.
-template <class T>
-using Ids = std::conditional_t<sizeof(T) == 4, Ints, Longs>;
-
-template <class T>
-Ids<T> pick(Mask<T> m, Ids<T> a, Ids<T> b) {
-#if RECON_SIMD_BYTES == 64
-  if constexpr (sizeof(T) == 4)
-    return (Ids<T>)_mm512_mask_blend_epi32(m.raw, (__m512i)b, (__m512i)a);
-  else
-    return (Ids<T>)_mm512_mask_blend_epi64(m.raw, (__m512i)b, (__m512i)a);
-#else
-  return m.raw ? a : b;
-#endif
 }
 
 template <class T>

@@ -2,20 +2,16 @@
 #include "core/parallel.h"
 #include "math/scatter.h"
 #include "ops/nearest/kernels.h"
+#include "ops/nearest/rounding.h"
 
 namespace recon {
 
 namespace {
 
-// Separate roundings, as on a CPU, so that both devices give the same distances.
-__device__ inline float add(float a, float b) { return __fadd_rn(a, b); }
-__device__ inline double add(double a, double b) { return __dadd_rn(a, b); }
-__device__ inline float multiply(float a, float b) { return __fmul_rn(a, b); }
-__device__ inline double multiply(double a, double b) { return __dmul_rn(a, b); }
-
 template <class T>
 __device__ T add_term(T sum, T difference, bool l1) {
-  return add(sum, l1 ? (difference < T(0) ? -difference : difference) : multiply(difference, difference));
+  if (!l1) return add_square(sum, difference);
+  return add(sum, difference < T(0) ? -difference : difference);
 }
 
 constexpr int block = 128;

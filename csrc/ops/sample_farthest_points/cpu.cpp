@@ -1,6 +1,7 @@
 // The farthest point of a cloud from those sampled so far, again and again.
 #include <limits>
 
+#include "ops/nearest/lanes.h"
 #include "ops/nearest/walk.h"
 #include "ops/sample_farthest_points/kernels.h"
 
@@ -96,22 +97,6 @@ class TreeSampler {
   const PointTree<T>& tree_;
   WalkPoint<T> q_;
 };
-
-// Indices, beside a Pack<T>.
-template <class T>
-using Ids = std::conditional_t<sizeof(T) == 4, Ints, Longs>;
-
-template <class T>
-Ids<T> pick(Mask<T> m, Ids<T> a, Ids<T> b) {
-#if RECON_SIMD_BYTES == 64
-  if constexpr (sizeof(T) == 4)
-    return (Ids<T>)_mm512_mask_blend_epi32(m.raw, (__m512i)b, (__m512i)a);
-  else
-    return (Ids<T>)_mm512_mask_blend_epi64(m.raw, (__m512i)b, (__m512i)a);
-#else
-  return m.raw ? a : b;
-#endif
-}
 
 // D is 0 when it is not known here.
 template <class T, int D>

@@ -2,6 +2,7 @@
 // uses the whole device.
 #include "core/parallel.h"
 #include "core/scratch.h"
+#include "ops/nearest/rounding.h"
 #include "ops/sample_farthest_points/kernels.h"
 
 namespace recon {
@@ -9,12 +10,6 @@ namespace recon {
 namespace {
 
 constexpr int block = 256, points_per_block = 8 * block, most_blocks = 256;
-
-// Separate roundings, as on a CPU, so that both devices give the same samples.
-__device__ inline float add(float a, float b) { return __fadd_rn(a, b); }
-__device__ inline double add(double a, double b) { return __dadd_rn(a, b); }
-__device__ inline float multiply(float a, float b) { return __fmul_rn(a, b); }
-__device__ inline double multiply(double a, double b) { return __dmul_rn(a, b); }
 
 template <class T>
 struct Candidate {
@@ -66,7 +61,7 @@ __global__ void sample_round(Sampling<T> s, int64_t k, T* dist, Candidate<T>* fo
     T sum(0), zero(0);
     for (int64_t d = 0; d < s.D; ++d) {
       const T at = s.points[(b * s.P + i) * s.D + d], difference = s.points[(b * s.P + sample) * s.D + d] - at;
-      sum = add(sum, multiply(difference, difference)), zero = add(zero, multiply(at, T(0)));
+      sum = add_square(sum, difference), zero += at * T(0);
     }
     const T before = zero != zero ? T(-1) : k > 0 ? dist[b * s.P + i] : T(INFINITY), now = sum < before ? sum : before;
     dist[b * s.P + i] = now;
