@@ -344,7 +344,6 @@ def test_same_surface_as_pytorch3d():
                 assert len(v) == len(tv)
                 # Vertices closer to a value than 1e-5 are moved to it there.
                 assert max(_distances(v, tv).max(), _distances(tv, v).max()) < 1e-4
-                border = len(f) - len(tf)
-                assert abs(border) <= 0.02 * len(f)
+                assert abs(len(f) - len(tf)) <= 0.02 * len(f)
                 if len(volume) == 1:
                     torch.testing.assert_close(_volume(v, f), _volume(tv, tf), rtol=1e-3, atol=0)
