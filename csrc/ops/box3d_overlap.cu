@@ -139,6 +139,13 @@ RECON_HD bool apart(const Placed& a) {
   return false;
 }
 
+// Whether all of the box is inside of the other one.
+RECON_HD bool contained(const Placed& a) {
+  for (int f = 0; f < faces; ++f)
+    if (a.in[f] != 0xff) return false;
+  return true;
+}
+
 // The cones of the faces of a inside b. A face that both boxes have belongs to the first of them.
 RECON_HD double cones(const Placed& a, const Placed& b, double slack, bool first) {
   double sum = 0;
@@ -178,8 +185,10 @@ RECON_HD double shared_volume(const Box& box1, const Box& box2) {
   if (apart(a)) return 0;
   compare(b, a, slack);
   if (apart(b)) return 0;
+  const double smaller = fmin(box1.volume, box2.volume);
+  if (contained(a) || contained(b)) return smaller;
   const double volume = (cones(a, b, slack, true) + cones(b, a, slack, false)) / 6;
-  return fmax(0.0, fmin(volume, fmin(box1.volume, box2.volume)));
+  return fmax(0.0, fmin(volume, smaller));
 }
 
 template <class T>

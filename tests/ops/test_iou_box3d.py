@@ -79,12 +79,17 @@ def _point_inside(spaces):
     return found.x[:3] if found.status == 0 and found.x[3] > 1e-9 else None
 
 
-def test_a_turned_cube():
-    """Over a unit square turned by 45 degrees the common area is a regular octagon."""
-    c = math.sqrt(0.5)
-    turn = torch.tensor([[c, c, 0], [-c, c, 0], [0, 0, 1]], dtype=torch.float64)
-    vol, _ = box3d_overlap((UNIT - 0.5)[None], ((UNIT - 0.5) @ turn)[None])
-    assert vol.item() == pytest.approx(2 * math.sqrt(2) - 2, rel=1e-12)
+@pytest.mark.parametrize("degrees", [45.0, 30.0, 2.0, 1.0, 1e-2, 1e-4, 1e-6, 1e-8])
+def test_a_turned_cube(degrees):
+    """Over a unit square turned by an angle a the common area is 2 / (1 + sin a + cos a)."""
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    turn = torch.tensor([[c, s, 0], [-s, c, 0], [0, 0, 1]], dtype=torch.float64)
+    cube = (UNIT - 0.5)[None]
+    expected = 2 / (1 + s + c)
+    for boxes in ((cube, cube @ turn), (cube @ turn, cube), (cube + 1e3, cube @ turn + 1e3)):
+        assert box3d_overlap(*boxes)[0].item() == pytest.approx(expected, abs=1e-8)
+    vol, _ = box3d_overlap(cube.float(), (cube @ turn).float())
+    assert vol.item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_skewed_bodies():
