@@ -66,6 +66,14 @@ def test_trees_in_fewer_dimensions(D):
     assert (sample_farthest_points(points, K=300)[1] == sample_farthest_points_naive(points, K=300)[1]).all()
 
 
+def test_float64_is_not_rounded_to_float32(device):
+    """In float32 all these points are one of a few."""
+    points = 1e8 + torch.rand(1, 3000, 3, dtype=torch.float64, device=device)
+    _, idx = sample_farthest_points(points, K=300)
+    assert (idx == sample_farthest_points(points - 1e8, K=300)[1]).float().mean() > 0.9
+    assert len(idx.unique()) == 300
+
+
 def test_no_point_is_farther_from_the_samples_than_the_last_of_them():
     """The property that makes the samples an r-net, on a cloud that is too large for plain loops."""
     points = torch.rand(1, 200_000, 3)
