@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .compositor import AlphaCompositor, NormWeightedCompositor
 from .rasterize_points import _format_radius
 from .rasterizer import PointFragments
 
@@ -61,8 +62,11 @@ class PointsRenderer(nn.Module):
             )
         fragments = self.rasterizer(point_clouds, **kwargs)
         settings = kwargs.get("raster_settings", self.rasterizer.raster_settings)
+        # PyTorch3D's kernels need int64, and so may compositors of others; ours read what the rasteriser wrote.
+        ours = type(self.compositor) in (AlphaCompositor, NormWeightedCompositor)
+        idx = fragments.idx if ours else fragments.idx.long()
         images: Tensor = self.compositor(
-            fragments.idx.long().permute(0, 3, 1, 2),
+            idx.permute(0, 3, 1, 2),
             _weights(fragments, settings.radius, point_clouds).permute(0, 3, 1, 2),
             features.permute(1, 0),
             **kwargs,

@@ -1,0 +1,151 @@
+"""The point renderer: rasterisation, compositing, and whole images forward and backward."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from rivals import DEVICE, OURS, Case, Functions, rival, speed_test
+from torch import Tensor
+
+
+def _both(make: Callable[[str], Callable[[], Any]]) -> Functions:
+    functions: Functions = {OURS: make(OURS)}
+    if rival("pytorch3d.renderer"):
+        functions["pytorch3d"] = make("pytorch3d")
+    return functions
+
+
+def _module(package: str, name: str) -> Any:
+    return importlib.import_module(f"{package}.{name}")
+
+
+def _cloud(points: int) -> Tensor:
+    """Points all over the image, x and y in NDC, z from 1 to 2."""
+    generator = torch.Generator().manual_seed(0)
+    cloud = torch.rand(points, 3, generator=generator)
+    return (cloud * torch.tensor([2.0, 2.0, 1.0]) + torch.tensor([-1.0, -1.0, 1.0])).to(DEVICE)
+
+
+def _rasterize(points: int, size: int, K: int, backward: bool = False) -> Functions:
+    cloud = _cloud(points).requires_grad_(backward)
+
+    def make(package: str) -> Callable[[], tuple[Tensor, ...]]:
+        rasterize_points = _module(package, "renderer.points").rasterize_points
+        Pointclouds = _module(package, "structures").Pointclouds
+        seeds: list[Tensor] = []
+
+        def call() -> tuple[Tensor, ...]:
+            idx, zbuf, dists = rasterize_points(Pointclouds([cloud]), size, 0.01, K)
+            if not backward:
+                return idx, zbuf, dists
+            if not seeds:
+                seeds.extend((torch.ones_like(zbuf), torch.ones_like(dists)))
+            return torch.autograd.grad([zbuf, dists], cloud, seeds)
+
+        return call
+
+    return _both(make)
+
+
+def _composite(name: str, C: int, K: int, size: int, points: int, backward: bool) -> Functions:
+    generator = torch.Generator().manual_seed(0)
+    idx = torch.randint(-1, points, (1, K, size, size), generator=generator).to(DEVICE)
+    alphas = torch.rand(1, K, size, size, generator=generator).to(DEVICE).requires_grad_(backward)
+    features = torch.rand(C, points, generator=generator).to(DEVICE).requires_grad_(backward)
+    seed = torch.rand(1, C, size, size, generator=generator).to(DEVICE)
+
+    def make(package: str) -> Callable[[], Any]:
+        function = getattr(_module(package, "renderer.compositing"), name)
+        if not backward:
+            return lambda: function(idx, alphas, features)
+        image = function(idx, alphas, features)
+        return lambda: torch.autograd.grad(image, (alphas, features), seed, retain_graph=True)
+
+    return _both(make)
+
+
+def _render(points: int, size: int, K: int) -> Functions:
+    """Forward and backward, in positions and colours."""
+    cloud = _cloud(points).requires_grad_()
+    generator = torch.Generator().manual_seed(1)
+    colors = torch.rand(points, 3, generator=generator).to(DEVICE).requires_grad_()
+    seed = torch.rand(1, size, size, 3, generator=generator).to(DEVICE)
+
+    def make(package: str) -> Callable[[], tuple[Tensor, ...]]:
+        renderer, parts = _module(package, "renderer"), _module(package, "renderer.points")
+        Pointclouds = _module(package, "structures").Pointclouds
+        settings = parts.PointsRasterizationSettings(image_size=size, radius=0.01, points_per_pixel=K)
+        cameras = renderer.FoVOrthographicCameras(device=DEVICE, znear=0.01)
+        render = parts.PointsRenderer(parts.PointsRasterizer(cameras, settings), parts.AlphaCompositor())
+
+        def call() -> tuple[Tensor, ...]:
+            image = render(Pointclouds([cloud], features=[colors]))
+            return image.detach(), *torch.autograd.grad(image, (cloud, colors), seed)
+
+        return call
+
+    return _both(make)
+
+
+def _equal(ours: Any, theirs: Any) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def _close(ours: Any, theirs: Any) -> None:
+    """Sums of single precision in other orders; gradients in positions are up to 1e4."""
+    pairs = zip(ours, theirs, strict=True) if isinstance(ours, tuple) else [(ours, theirs)]
+    for a, b in pairs:
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * max(1.0, float(b.abs().max())))
+
+
+def _composite_bytes(C: int, K: int, size: int, points: int, backward: bool) -> int:
+    image, hits, features = 4 * C * size**2, K * size**2, 4 * C * points
+    return image + hits * (8 + 4 + 4 * backward) + features * (1 + backward)
+
+
+CASES = [
+    Case(
+        "rasterize_points, 10k points, 256x256, K=50",
+        lambda: _rasterize(10_000, 256, 50),
+        target=200,
+        bytes_moved=10_000 * 16 + 12 * 50 * 256**2,
+        same=_equal,
+    ),
+    Case(
+        "rasterize_points, 100k points, 256x256, K=10",
+        lambda: _rasterize(100_000, 256, 10),
+        target=300,
+        bytes_moved=100_000 * 16 + 12 * 10 * 256**2,
+        same=_equal,
+    ),
+    Case(
+        "rasterize_points forward + backward, 10k points, 128x128, K=8",
+        lambda: _rasterize(10_000, 128, 8, backward=True),
+        bytes_moved=10_000 * 40 + 24 * 8 * 128**2,
+        same=_close,
+    ),
+    *(
+        Case(
+            f"{name} {'backward' if backward else 'forward'}, C={C}, K=10, 128x128",
+            lambda name=name, C=C, backward=backward: _composite(name, C, 10, 128, 10_000, backward),
+            target={(64, False): 20, (64, True): 30}.get((C, backward)) if name == "alpha_composite" else None,
+            bytes_moved=_composite_bytes(C, 10, 128, 10_000, backward),
+            same=_close,
+        )
+        for name, C in (("alpha_composite", 64), ("alpha_composite", 3), ("norm_weighted_sum", 64))
+        for backward in (False, True)
+    ),
+    Case(
+        "PointsRenderer forward + backward, 100k points, 256x256, K=10",
+        lambda: _render(100_000, 256, 10),
+        target=300,
+        bytes_moved=100_000 * (24 + 24) + 2 * 12 * 256**2,
+        same=_close,
+        memory=True,
+    ),
+]
+
+test_speed = speed_test(CASES)
