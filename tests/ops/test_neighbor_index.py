@@ -61,6 +61,14 @@ def test_changed_points_are_noticed(M, change, device):
         index.query(torch.zeros(1, 1, 3, device=device))
 
 
+@pytest.mark.parametrize("M", [30, 1000])
+def test_compiles(M):
+    index, x = NeighborIndex(torch.randn(1, M, 3)), torch.randn(1, 9, 3)
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x: index.query(x, 2).idx, fullgraph=True, backend="aot_eager")
+    assert (compiled(x) == index.query(x, 2).idx).all()
+
+
 @torch.inference_mode()
 def test_inference_mode():
     y = torch.randn(1, 1000, 3)
