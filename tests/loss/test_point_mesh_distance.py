@@ -16,33 +16,10 @@ from recon_engine.loss.point_mesh_distance import (
     point_mesh_edge_distance,
     point_mesh_face_distance,
 )
-from recon_engine.structures import Meshes
+from recon_engine.structures import Meshes, Pointclouds
 from recon_engine.utils import ico_sphere
 
 REFERENCE = Path(__file__).parent.parent / "reference"
-
-
-class Clouds:
-    """What the losses ask of `Pointclouds`."""
-
-    def __init__(self, points):
-        self._points = points
-        self._sizes = torch.tensor([len(p) for p in points])
-
-    def __len__(self):
-        return len(self._points)
-
-    def points_packed(self):
-        return torch.cat(self._points)
-
-    def cloud_to_packed_first_idx(self):
-        return self._sizes.cumsum(0) - self._sizes
-
-    def num_points_per_cloud(self):
-        return self._sizes
-
-    def packed_to_cloud_idx(self):
-        return torch.arange(len(self)).repeat_interleave(self._sizes)
 
 
 def _recorder():
@@ -53,7 +30,7 @@ def _recorder():
 
 
 def _ours():
-    return _recorder().answers(module, Meshes, Clouds)
+    return _recorder().answers(module, Meshes, Pointclouds)
 
 
 def _assert_same(ours, theirs):
@@ -94,25 +71,25 @@ def test_float64_and_gradients():
     for p, v, f in zip(points, verts, faces, strict=True):
         for distance in (point_face_distance, face_point_distance):
             expected = expected + distance(p, zero, v[f], zero, 0).mean() / 3
-    loss = point_mesh_face_distance(Meshes(verts, faces), Clouds(points))
+    loss = point_mesh_face_distance(Meshes(verts, faces), Pointclouds(points))
     torch.testing.assert_close(loss, expected)
     assert torch.autograd.gradcheck(
-        lambda *a: point_mesh_face_distance(Meshes(list(a[:3]), faces), Clouds(list(a[3:]))), (*verts, *points)
+        lambda *a: point_mesh_face_distance(Meshes(list(a[:3]), faces), Pointclouds(list(a[3:]))), (*verts, *points)
     )
     assert torch.autograd.gradcheck(
-        lambda *a: point_mesh_edge_distance(Meshes(list(a[:3]), faces), Clouds(list(a[3:]))), (*verts, *points)
+        lambda *a: point_mesh_edge_distance(Meshes(list(a[:3]), faces), Pointclouds(list(a[3:]))), (*verts, *points)
     )
 
 
 def test_unit_of_length_does_not_matter():
     """In metres or in millimetres: a threshold on areas would tell them apart."""
     sphere, points = ico_sphere(4), torch.randn(200, 3)
-    large = point_mesh_face_distance(sphere, Clouds([points]))
-    small = point_mesh_face_distance(sphere.scale_verts(1e-3), Clouds([1e-3 * points]))
+    large = point_mesh_face_distance(sphere, Pointclouds([points]))
+    small = point_mesh_face_distance(sphere.scale_verts(1e-3), Pointclouds([1e-3 * points]))
     torch.testing.assert_close(small * 1e6, large)
-    limited = point_mesh_face_distance(sphere, Clouds([points]), 5e-3)  # given: all faces are smaller
+    limited = point_mesh_face_distance(sphere, Pointclouds([points]), 5e-3)  # given: all faces are smaller
     assert limited > large
-    torch.testing.assert_close(point_mesh_face_distance(sphere, Clouds([points]), min_triangle_area=0.0), large)
+    torch.testing.assert_close(point_mesh_face_distance(sphere, Pointclouds([points]), min_triangle_area=0.0), large)
 
 
 def test_empty_clouds_and_meshes():
@@ -120,12 +97,12 @@ def test_empty_clouds_and_meshes():
     verts, faces = torch.rand(3, 3), torch.tensor([[0, 1, 2]])
     none = torch.zeros(0, 3)
     no_faces = torch.zeros(0, 3, dtype=torch.int64)
-    both = point_mesh_face_distance(Meshes([verts, none], [faces, no_faces]), Clouds([torch.rand(4, 3), none]))
-    alone = point_mesh_face_distance(Meshes([verts], [faces]), Clouds([torch.rand(4, 3)]))
+    both = point_mesh_face_distance(Meshes([verts, none], [faces, no_faces]), Pointclouds([torch.rand(4, 3), none]))
+    alone = point_mesh_face_distance(Meshes([verts], [faces]), Pointclouds([torch.rand(4, 3)]))
     assert both.isfinite()
     assert alone.isfinite()
-    assert point_mesh_face_distance(Meshes([verts], [faces]), Clouds([none])) == float("inf")
-    assert point_mesh_edge_distance(Meshes([verts], [no_faces]), Clouds([torch.rand(4, 3)])) == float("inf")
+    assert point_mesh_face_distance(Meshes([verts], [faces]), Pointclouds([none])) == float("inf")
+    assert point_mesh_edge_distance(Meshes([verts], [no_faces]), Pointclouds([torch.rand(4, 3)])) == float("inf")
 
 
 def test_batches_with_empty_clouds_keep_their_meshes():
@@ -141,9 +118,9 @@ def test_batches_with_empty_clouds_keep_their_meshes():
 def test_wrong_input():
     sphere, points = ico_sphere(0), torch.rand(4, 3)
     with pytest.raises(ValueError, match="must be equal sized batches, got 1 meshes and 2 clouds"):
-        point_mesh_face_distance(sphere, Clouds([points, points]))
+        point_mesh_face_distance(sphere, Pointclouds([points, points]))
     with pytest.raises(ValueError, match="must be equal sized batches"):
-        point_mesh_edge_distance(sphere, Clouds([]))
+        point_mesh_edge_distance(sphere, Pointclouds([]))
     zero = torch.tensor([0])
     with pytest.raises(ValueError, match=r"tris must be of shape \(\*, 3, 3\), got \(5, 2, 3\)"):
         point_face_distance(points, zero, torch.rand(5, 2, 3), zero, 4)

@@ -378,6 +378,13 @@ def test_winding_number_on_every_instruction_set(level):
     assert (winding == winding_number(points, verts, faces)).all()
 
 
+def test_winding_number_of_what_is_no_number():
+    with pytest.raises(ValueError, match="points must be finite, got nan in row 1"):
+        winding_number(torch.tensor([[0.0, 0, 0], [0, NAN, 0]]), CUBE, CUBE_FACES)
+    with pytest.raises(ValueError, match="triangles must be finite, got inf"):
+        winding_number(torch.zeros(1, 3), CUBE + INF, CUBE_FACES)
+
+
 def test_signed_distance_of_a_sphere():
     mesh = ico_sphere(4)
     verts, faces = mesh.verts_packed(), mesh.faces_packed()

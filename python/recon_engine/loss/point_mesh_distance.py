@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
 from recon_engine.ops._point_mesh import point_mesh
+from recon_engine.structures import Meshes, Pointclouds
 
 
 class _NotGiven(float):
@@ -15,16 +16,6 @@ class _NotGiven(float):
 
 # Triangles whose area is below that are edges to PyTorch3D, unless another limit is given.
 _DEFAULT_MIN_TRIANGLE_AREA: float = _NotGiven(5e-3)
-
-
-class _Clouds(Protocol):
-    """What the losses ask of `Pointclouds`."""
-
-    def __len__(self) -> int: ...
-    def points_packed(self) -> Tensor: ...
-    def cloud_to_packed_first_idx(self) -> Tensor: ...
-    def num_points_per_cloud(self) -> Tensor: ...
-    def packed_to_cloud_idx(self) -> Tensor: ...
 
 
 def point_face_distance(
@@ -126,7 +117,7 @@ def edge_point_distance(
     return point_mesh(points, points_first_idx, segms, segms_first_idx, from_points=False)[0]
 
 
-def point_mesh_edge_distance(meshes: Any, pcls: _Clouds) -> Tensor:
+def point_mesh_edge_distance(meshes: Meshes, pcls: Pointclouds) -> Tensor:
     """How far clouds and the edges of meshes are apart.
 
     For a mesh and its cloud: the mean over the points of the squared distance to the closest edge, plus the mean over
@@ -155,7 +146,7 @@ def point_mesh_edge_distance(meshes: Any, pcls: _Clouds) -> Tensor:
 
 
 def point_mesh_face_distance(
-    meshes: Any, pcls: _Clouds, min_triangle_area: float = _DEFAULT_MIN_TRIANGLE_AREA
+    meshes: Meshes, pcls: Pointclouds, min_triangle_area: float = _DEFAULT_MIN_TRIANGLE_AREA
 ) -> Tensor:
     """How far clouds and the surfaces of meshes are apart.
 
@@ -203,7 +194,7 @@ def _check_corners(name: str, simplices: Tensor, corners: int) -> None:
         raise ValueError(f"{name} must be of shape (*, {corners}, 3), got {tuple(simplices.shape)}")
 
 
-def _check_sizes(meshes: Any, pcls: _Clouds) -> None:
+def _check_sizes(meshes: Meshes, pcls: Pointclouds) -> None:
     if len(meshes) != len(pcls):
         raise ValueError(
             f"meshes and pointclouds must be equal sized batches, got {len(meshes)} meshes and {len(pcls)} clouds"

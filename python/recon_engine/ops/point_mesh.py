@@ -88,7 +88,8 @@ def winding_number(points: Tensor, verts: Tensor, faces: Tensor) -> Tensor:
         (P,) winding numbers; not differentiable. On a closed surface it is one of the values of the two sides.
 
     Raises:
-        ValueError: indices out of range (on the CPU), shapes, dtypes or devices that do not fit together.
+        ValueError: indices out of range or numbers that are not finite (on the CPU), shapes, dtypes or devices that do
+            not fit together.
 
     Cost: P F.
 
