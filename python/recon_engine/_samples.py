@@ -256,3 +256,13 @@ def rasterize_points(random: Callable[..., Tensor]) -> tuple[Any, ...]:
 @_sample
 def composite(random: Callable[..., Tensor]) -> tuple[Any, ...]:
     return (random(2, 5, 21) * 10).int() - 1, random(2, 5, 21), random(9, 70), "alpha", True
+
+
+@_sample
+def march_rays(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    return random(37, 11), random(37, 11, 3), 1e-3, 2
+
+
+@_sample
+def sample_pdf(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    return random(5, 38).cumsum(1), random(5, 37), random(5, 13), 1e-5

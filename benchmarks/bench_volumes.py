@@ -1,0 +1,162 @@
+"""Rays: marching, samples of distributions, rays of a camera, encodings.
+
+Every function here is written once and runs on either package: the names are the same.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from rivals import DEVICE, OURS, Case, Functions, rival, speed_test
+from torch import Tensor
+
+RAYS, SAMPLES = 16384, 128
+
+
+def _module(package: str, name: str) -> Any:
+    return importlib.import_module(f"{package}.{name}")
+
+
+def _both(make: Callable[[str], Callable[[], Any]]) -> Functions:
+    return {package: make(package) for package in (OURS, "pytorch3d") if rival(package)}
+
+
+def _random(*shape: int) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+
+
+def _march(channels: int, backward: bool) -> Functions:
+    densities = (_random(RAYS, SAMPLES, 1) * 0.05).requires_grad_(backward)
+    features = _random(RAYS, SAMPLES, channels).requires_grad_(backward)
+
+    def make(package: str) -> Callable[[], tuple[Tensor, ...]]:
+        marcher = _module(package, "renderer").EmissionAbsorptionRaymarcher()
+
+        def call() -> tuple[Tensor, ...]:
+            image = marcher(densities, features)
+            if not backward:
+                return (image,)
+            return image.detach(), *torch.autograd.grad(image.square().sum(), (densities, features))
+
+        return call
+
+    return _both(make)
+
+
+def _opacity() -> Functions:
+    densities = (_random(RAYS, SAMPLES, 1) * 0.05).requires_grad_()
+
+    def make(package: str) -> Callable[[], tuple[Tensor, ...]]:
+        marcher = _module(package, "renderer").AbsorptionOnlyRaymarcher()
+
+        def call() -> tuple[Tensor, ...]:
+            image = marcher(densities)
+            return image.detach(), *torch.autograd.grad(image.square().sum(), densities)
+
+        return call
+
+    return _both(make)
+
+
+def _samples_of_bins(det: bool) -> Functions:
+    bins, weights = _random(RAYS, SAMPLES + 1).cumsum(1), _random(RAYS, SAMPLES)
+
+    def make(package: str) -> Callable[[], Tensor]:
+        sample_pdf = _module(package, "renderer.implicit.sample_pdf").sample_pdf
+
+        def call() -> Tensor:
+            torch.manual_seed(0)
+            return sample_pdf(bins, weights, SAMPLES, det=det)
+
+        return call
+
+    return _both(make)
+
+
+def _grid(stratified: bool) -> Functions:
+    def make(package: str) -> Callable[[], tuple[Tensor, ...]]:
+        renderer = _module(package, "renderer")
+        R, T = renderer.look_at_view_transform(2.7, 10.0, torch.linspace(0, 300, 10))
+        cameras = renderer.FoVPerspectiveCameras(R=R, T=T, device=DEVICE)
+        sampler = renderer.NDCMultinomialRaysampler(
+            image_width=64,
+            image_height=64,
+            n_pts_per_ray=50,
+            min_depth=0.1,
+            max_depth=3.0,
+            stratified_sampling=stratified,
+        ).to(DEVICE)
+
+        def call() -> tuple[Tensor, ...]:
+            torch.manual_seed(0)
+            return tuple(sampler(cameras))
+
+        return call
+
+    return _both(make)
+
+
+def _encoding() -> Functions:
+    points = _random(RAYS, 3)
+
+    def make(package: str) -> Callable[[], Tensor]:
+        embed = _module(package, "renderer").HarmonicEmbedding(10, omega_0=0.1).to(DEVICE)
+        return lambda: embed(points)
+
+    return _both(make)
+
+
+def _close(ours: Any, theirs: Any) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+CASES = [
+    Case(
+        "emission-absorption forward + backward, 16k rays x 128 x RGB",
+        lambda: _march(3, True),
+        target=6,
+        # Densities and features are read in each direction, and their gradients written.
+        bytes_moved=RAYS * SAMPLES * 4 * 4 * 3,
+        same=_close,
+        memory=True,
+    ),
+    Case(
+        "emission-absorption forward, 16k rays x 128 x RGB",
+        lambda: _march(3, False),
+        bytes_moved=RAYS * SAMPLES * 4 * 4,
+        same=_close,
+    ),
+    Case(
+        "emission-absorption forward + backward, 16k rays x 128 x 32",
+        lambda: _march(32, True),
+        bytes_moved=RAYS * SAMPLES * 33 * 4 * 3,
+        same=_close,
+    ),
+    Case(
+        "absorption only forward + backward, 16k rays x 128",
+        _opacity,
+        bytes_moved=RAYS * SAMPLES * 4 * 3,
+        same=_close,
+    ),
+    Case(
+        "sample_pdf, 16k rays x 128 bins x 128 evenly spaced quantiles",
+        lambda: _samples_of_bins(True),
+        target=10,
+        bytes_moved=RAYS * SAMPLES * 4 * 3,
+        same=_close,
+    ),
+    Case(
+        "sample_pdf, 16k rays x 128 bins x 128 quantiles drawn by torch",
+        lambda: _samples_of_bins(False),
+        bytes_moved=RAYS * SAMPLES * 4 * 4,
+        same=_close,
+    ),
+    Case("rays of 10 cameras, 64 x 64 x 50", lambda: _grid(False), same=_close),
+    Case("the same, stratified", lambda: _grid(True), same=_close),
+    Case("HarmonicEmbedding(10), 16k points", _encoding, same=_close),
+]
+
+test_speed = speed_test(CASES)

@@ -1,0 +1,59 @@
+"""What PyTorch3D 0.7.9 answered, recorded, and what it answers where it is importable."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+REFERENCE = Path(__file__).parents[2] / "reference"
+
+
+def _recorder():
+    spec = importlib.util.spec_from_file_location("record_implicit", REFERENCE / "record_implicit.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+PARTS = _recorder().PARTS
+
+
+def _compare(actual, expected):
+    assert set(actual) == set(expected)
+    for name, value in actual.items():
+        theirs = torch.as_tensor(expected[name])
+        if value.is_floating_point():
+            torch.testing.assert_close(value, theirs, rtol=1e-4, atol=2e-5, msg=lambda m, name=name: f"{name}: {m}")
+        else:
+            assert torch.equal(value, theirs), name
+
+
+def _skip_without_volumes():
+    pytest.importorskip("recon_engine.structures.volumes", reason="volumes are not part of this build")
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_recorded(part):
+    if part == "volumes":
+        _skip_without_volumes()
+    with np.load(REFERENCE / "implicit.npz") as recorded:
+        answers = PARTS[part]("recon_engine")
+        _compare(answers, {name: recorded[name] for name in answers})
+
+
+def test_nothing_is_recorded_in_vain():
+    _skip_without_volumes()
+    with np.load(REFERENCE / "implicit.npz") as recorded:
+        assert set(recorded) == {name for part in PARTS.values() for name in part("recon_engine")}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_live(part):
+    pytest.importorskip("pytorch3d")
+    if part == "volumes":
+        _skip_without_volumes()
+    _compare(PARTS[part]("recon_engine"), PARTS[part]("pytorch3d"))
