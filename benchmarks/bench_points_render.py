@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from rivals import DEVICE, OURS, Case, Functions, rival, speed_test
+from rivals import DEVICE, OURS, Case, Functions, Sweep, rival, speed_test
 from torch import Tensor
 
 
@@ -145,6 +145,28 @@ CASES = [
         bytes_moved=100_000 * (24 + 24) + 2 * 12 * 256**2,
         same=_close,
         memory=True,
+    ),
+]
+
+SWEEPS = [
+    Sweep(
+        "rasterize_points, 256x256, K=10",
+        "points",
+        (1000, 3000, 10_000, 30_000, 100_000, 300_000, 1_000_000),
+        lambda points: _rasterize(points, 256, 10),
+    ),
+    Sweep("rasterize_points, 10k points, 256x256", "K", (1, 4, 16, 64, 256), lambda K: _rasterize(10_000, 256, K)),
+    Sweep(
+        "alpha_composite backward, C=4, 128x128",
+        "K",
+        (1, 4, 16, 64, 256),
+        lambda K: _composite("alpha_composite", 4, K, 128, 10_000, True),
+    ),
+    Sweep(
+        "alpha_composite forward, K=10, 128x128",
+        "channels",
+        (1, 4, 16, 64, 256),
+        lambda C: _composite("alpha_composite", C, 10, 128, 10_000, False),
     ),
 ]
 

@@ -13,7 +13,7 @@ namespace {
 template <class T>
 struct CudaPoints {
   PointsInput<T> in;
-  CudaScene<T> scene;  // for its tiles, bins and boxes: the rasteriser of faces looks at no more of it either
+  CudaScene<T> scene;  // of as many faces: its tiles, boxes and bins serve points as well; the faces stay unset
 
   explicit CudaPoints(const PointsInput<T>& in)
       : in(in),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from recon_engine.ops._composite import composite as composite
 from recon_engine.ops._rasterize_faces import rasterize_faces as rasterize_faces
+from recon_engine.ops._rasterize_points import rasterize_points as rasterize_points
 from recon_engine.ops._render_faces import render_faces as render_faces
 from recon_engine.ops._sigmoid_alpha_blend import sigmoid_alpha_blend as sigmoid_alpha_blend
 from recon_engine.ops._soft_silhouette import soft_silhouette as soft_silhouette
