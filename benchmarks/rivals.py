@@ -33,7 +33,7 @@ import torch
 DEVICE = torch.device(os.environ.get("BENCH_DEVICE", "cpu"))
 THREADS = int(os.environ.get("BENCH_THREADS", "2"))
 OURS = "recon_engine"
-NAMES = [OURS, "pytorch3d", "scipy", "torch"]
+NAMES = [OURS, "pytorch3d", "scipy", "torch", "pykdtree", "faiss", "fpsample", "open3d", "trimesh", "skimage"]
 
 _SLOW = 5.0
 Functions = dict[str, Callable[[], Any]]
