@@ -33,16 +33,17 @@ void mark_below(const T* volume, const T* isolevel, const CellGrid& grid, uint64
 }
 
 void count_cells(const CellGrid& grid, int64_t* counts, int64_t begin, int64_t end) {
-  for (int64_t word = begin; word < end; ++word) count_word(grid, word, counts[word], counts[grid.num_words() + word]);
+  int64_t *verts = counts, *faces = counts + grid.num_words();
+  CellWord at(grid, begin);
+  for (int64_t word = begin; word < end; ++word, at.advance()) count_word(at, verts[word], faces[word]);
 }
 
 template <class T>
 void fill_cells(const FillCells<T>& fill, int64_t begin, int64_t end) {
-  for (int64_t word = begin; word < end; ++word) {
+  CellWord at(fill.grid, begin);
+  for (int64_t word = begin; word < end; ++word, at.advance()) {
     const bool verts = fill.first_vert(word + 1) > fill.first_vert(word);
     const bool faces = fill.first_face(word + 1) > fill.first_face(word);
-    if (!verts && !faces) continue;
-    const CellWord at(fill.grid, word);
     if (verts) fill.fill_verts(at);
     if (faces) fill.fill_faces(at);
   }

@@ -23,7 +23,7 @@ struct CountCells {
   CellGrid grid;
   int64_t* counts;
   RECON_HD void operator()(int64_t word) const {
-    count_word(grid, word, counts[word], counts[grid.num_words() + word]);
+    count_word(CellWord(grid, word), counts[word], counts[grid.num_words() + word]);
   }
 };
 

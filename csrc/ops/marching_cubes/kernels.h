@@ -50,6 +50,17 @@ struct CellWord {
     w /= g.B, y = w % g.H, w /= g.H, z = w % g.D, n = w / g.D;
   }
 
+  // The next word: without the divisions that finding its place takes.
+  RECON_CELLS void advance() {
+    ++word;
+    if (++b < grid->B) return;
+    b = 0;
+    if (++y < grid->H) return;
+    y = 0;
+    if (++z < grid->D) return;
+    z = 0, ++n;
+  }
+
   RECON_CELLS int64_t step_y() const { return grid->B; }
   RECON_CELLS int64_t step_z() const { return grid->B * grid->H; }
   RECON_CELLS bool last_y() const { return y == grid->H - 1; }
@@ -103,14 +114,13 @@ struct CellCorners {
 };
 
 // How many vertices and triangles a word has.
-RECON_CELLS void count_word(const CellGrid& grid, int64_t word, int64_t& verts, int64_t& faces) {
+RECON_CELLS void count_word(const CellWord& at, int64_t& verts, int64_t& faces) {
   verts = faces = 0;
-  const CellWord at(grid, word);
   for (int axis = 0; axis < 3; ++axis) verts += count_bits(at.crossed(axis));
   if (!at.has_cells()) return;
   const CellCorners corners(at);
   for (uint64_t active = corners.active(at); active; active &= active - 1)
-    faces += grid.table[16 * corners.cell_case(lowest_bit(active))];
+    faces += at.grid->table[16 * corners.cell_case(lowest_bit(active))];
 }
 
 template <class T>

@@ -76,7 +76,8 @@ def _surfaces(
     with torch.no_grad():
         levels = _levels(volume, isolevel)
         below, counts = cells(volume, levels, table)
-        offsets = counts.new_zeros(2, counts.shape[1] + 1)
+        offsets = empty_output(counts, (2, counts.shape[1] + 1))
+        offsets[:, 0] = 0
         torch.cumsum(counts, 1, out=offsets[:, 1:])
         ends = offsets[:, :: counts.shape[1] // N].tolist()
     verts, faces = fill(volume, levels, table, below, offsets, ends[0][-1], ends[1][-1], local)
@@ -166,8 +167,8 @@ def _cells_outputs(volume: Tensor, isolevel: Tensor, table: Tensor) -> tuple[Ten
     N, D, H, W = volume.shape
     B = (W + _WORD - 1) // _WORD
     return (
-        volume.new_empty((N, D, H, B), dtype=torch.int64),
-        volume.new_empty((2, N * D * H * B), dtype=torch.int64),
+        empty_output(volume, (N, D, H, B), torch.int64),
+        empty_output(volume, (2, N * D * H * B), torch.int64),
     )
 
 
