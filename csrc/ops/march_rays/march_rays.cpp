@@ -29,15 +29,11 @@ void run(const MarchRays<T>& p, const Device& device) {
 #endif
     return;
   }
-  // Ranges start at multiples of 16, the rays that a register holds at most: results do not depend on the threads.
-  constexpr int64_t block = 16;
-  const int64_t blocks = (p.R + block - 1) / block, grain = 1 + 2000 / ((p.S + 1) * (p.C + 1));
-  for_each_range(blocks, grain, [&](int64_t begin, int64_t end) {
-    const int64_t first = begin * block, last = std::min(p.R, end * block);
+  for_each_range(p.R, 1 + 20000 / ((p.S + 1) * (p.C + 1)), [&](int64_t begin, int64_t end) {
     if (p.out)
-      RECON_SIMD_CALL(march_rays_range, p, first, last);
+      RECON_SIMD_CALL(march_rays_range, p, begin, end);
     else
-      RECON_SIMD_CALL(march_rays_backward_range, p, first, last);
+      RECON_SIMD_CALL(march_rays_backward_range, p, begin, end);
   });
 }
 

@@ -6,6 +6,7 @@ Random numbers are drawn in PyTorch3D's order: cameras, then pixels or points, t
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -372,9 +373,9 @@ def _xy_to_ray_bundle(
     N, *spatial, _ = xy_grid.shape
     xy = xy_grid.to(cameras.R.dtype)
     lengths = torch.linspace(min_depth, max_depth, n_pts_per_ray, dtype=xy.dtype, device=xy.device)
+    if stratified_sampling:
+        lengths = _jiggle_within_stratas(lengths, (N, *spatial))
     lengths = lengths.expand(N, *spatial, n_pts_per_ray)
-    if stratified_sampling and n_pts_per_ray > 0:
-        lengths = _jiggle_within_stratas(lengths)
     # Two points of each ray, one unit of depth apart: that holds for every kind of camera.
     flat = xy.reshape(N, -1, 2)
     ones = torch.ones_like(flat[..., :1])
@@ -387,15 +388,20 @@ def _xy_to_ray_bundle(
     return RayBundle(origins.reshape(N, *spatial, 3), directions.reshape(N, *spatial, 3), lengths, xy)
 
 
-def _jiggle_within_stratas(bin_centers: Tensor) -> Tensor:
+def _jiggle_within_stratas(bin_centers: Tensor, batch: Sequence[int] = ()) -> Tensor:
     """Moves each of the numbers (..., S), ascending, to a random place up to half-way to its neighbours.
 
     The first is not moved down, the last not up. Neighbours never change places.
+
+    Args:
+        bin_centers: (..., S).
+        batch: sizes to put in front: that many different results are drawn for the same numbers.
     """
     halfway = 0.5 * (bin_centers[..., 1:] + bin_centers[..., :-1])
-    upper = torch.cat([halfway, bin_centers[..., -1:]], dim=-1)
     lower = torch.cat([bin_centers[..., :1], halfway], dim=-1)
-    return lower + (upper - lower) * torch.rand_like(lower)
+    width = torch.cat([halfway, bin_centers[..., -1:]], dim=-1) - lower
+    u = torch.rand(*batch, *lower.shape, dtype=lower.dtype, device=lower.device)
+    return torch.addcmul(lower, width, u)
 
 
 def _pack_ray_bundle(ray_bundle: RayBundle, camera_ids: Tensor, camera_counts: Tensor) -> HeterogeneousRayBundle:
