@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from recon_engine.ops import cubify
+from recon_engine.ops.cubify import ravel_index, unravel_index
 
 ALIGNS = ["topleft", "corner", "center"]
 
@@ -132,3 +133,14 @@ def test_equals_pytorch3d(align):
         assert torch.equal(ours.faces_list()[n], theirs.faces_list()[n])
     if align == "center":
         torch.testing.assert_close(ours.textures.atlas_padded(), theirs.textures.atlas_padded())
+
+
+def test_indices_of_flattened_arrays():
+    places = torch.arange(2 * 3 * 4 * 5)
+    indices = unravel_index(places, (2, 3, 4, 5))
+    assert torch.equal(torch.arange(120).view(2, 3, 4, 5)[indices.unbind(1)], places)
+    assert torch.equal(ravel_index(indices[:60, 1:], (3, 4, 5)), places[:60])
+    with pytest.raises(ValueError, match="dims must have 4 elements"):
+        unravel_index(places, (2, 3, 4))
+    with pytest.raises(ValueError, match=r"idx must have shape \(P, 3\), got \(120, 4\)"):
+        ravel_index(indices, (3, 4, 5))

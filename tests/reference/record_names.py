@@ -1,4 +1,4 @@
-"""Records the public names and signatures of PyTorch3D's mesh renderer into renderer_names.json.
+"""Records the public names and signatures of PyTorch3D's renderers, structures, ops and losses into names.json.
 
 Run it with PyTorch3D 0.7.9: `python tests/reference/record_names.py`. Only names, parameter names, kinds and simple
 defaults are kept.
@@ -13,12 +13,27 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-MODULES = (
-    "renderer",
-    *(f"renderer.{name}" for name in ("blending", "camera_conversions", "camera_utils", "cameras", "fisheyecameras")),
-    *(f"renderer.{name}" for name in ("lighting", "materials", "splatter_blend", "utils", "mesh")),
-    *(f"renderer.mesh.{name}" for name in ("clip", "rasterize_meshes", "rasterizer", "renderer", "shader", "shading")),
-    *(f"renderer.mesh.{name}" for name in ("textures", "utils")),
+_RENDERER = (
+    "blending camera_conversions camera_utils cameras compositing fisheyecameras lighting materials splatter_blend"
+)
+_OPS = (
+    "ball_query cameras_alignment cubify graph_conv interp_face_attrs iou_box3d knn laplacian_matrices marching_cubes "
+    "mesh_face_areas_normals mesh_filtering packed_to_padded perspective_n_points points_alignment points_normals "
+    "points_to_volumes sample_farthest_points sample_points_from_meshes subdivide_meshes utils vert_align"
+)
+_LOSS = "chamfer mesh_edge_loss mesh_laplacian_smoothing mesh_normal_consistency point_mesh_distance"
+PACKAGES = {
+    "renderer": f"{_RENDERER} utils",
+    "renderer.mesh": "clip rasterize_meshes rasterizer renderer shader shading textures utils",
+    "renderer.points": "compositor rasterize_points rasterizer renderer",
+    "renderer.points.pulsar": "renderer unified",
+    "renderer.implicit": "harmonic_embedding raymarching raysampling renderer sample_pdf utils",
+    "ops": _OPS,
+    "loss": _LOSS,
+    "structures": "meshes pointclouds utils volumes",
+}
+MODULES = tuple(
+    name for package, modules in PACKAGES.items() for name in (package, *(f"{package}.{m}" for m in modules.split()))
 )
 
 
@@ -69,5 +84,5 @@ def describe(library: str, value: Any) -> dict[str, Any]:
 
 if __name__ == "__main__":
     recorded = {name: public_names("pytorch3d", name) for name in MODULES}
-    path = Path(__file__).with_name("renderer_names.json")
+    path = Path(__file__).with_name("names.json")
     path.write_text(json.dumps(recorded, indent=None, separators=(",", ":"), sort_keys=True) + "\n")

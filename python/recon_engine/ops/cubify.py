@@ -112,3 +112,36 @@ def _colors(feats: Tensor, sides: Tensor, counts: list[int]) -> object:
     n, y, x, z, _ = sides.unbind(1)
     colors = feats.permute(0, 3, 4, 2, 1)[n, y, x, z].repeat_interleave(2, dim=0)
     return TexturesAtlas(list(colors[:, None, None].split(counts)))
+
+
+def unravel_index(idx: Tensor, dims: tuple[int, int, int, int]) -> Tensor:
+    """The indices (n, h, w, d) of places in a flattened array.
+
+    Args:
+        idx: (P,) int64 places.
+        dims: (N, H, W, D), the shape of the array.
+
+    Returns:
+        (P, 4) int64.
+    """
+    if len(dims) != 4:
+        raise ValueError(f"dims must have 4 elements (N, H, W, D), got {len(dims)}")
+    return torch.stack(torch.unravel_index(idx, tuple(dims)), dim=1)
+
+
+def ravel_index(idx: Tensor, dims: tuple[int, int, int]) -> Tensor:
+    """The places in a flattened array of the indices (h, w, d).
+
+    Args:
+        idx: (P, 3) int64 indices.
+        dims: (H, W, D), the shape of the array.
+
+    Returns:
+        (P,) int64.
+    """
+    if len(dims) != 3:
+        raise ValueError(f"dims must have 3 elements (H, W, D), got {len(dims)}")
+    if idx.ndim != 2 or idx.shape[1] != 3:
+        raise ValueError(f"idx must have shape (P, 3), got {tuple(idx.shape)}")
+    _, W, D = dims
+    return (idx[:, 0] * W + idx[:, 1]) * D + idx[:, 2]

@@ -97,6 +97,12 @@ def gather_scatter(input: Tensor, edges: Tensor, directed: bool = False) -> Tens
     return out
 
 
+class GatherScatter:
+    """`gather_scatter` under the name of PyTorch3D's autograd function."""
+
+    apply = staticmethod(gather_scatter)
+
+
 def gather_scatter_python(input: Tensor, edges: Tensor, directed: bool = False) -> Tensor:
     """`gather_scatter` in plain torch.
 

@@ -1,4 +1,4 @@
-"""Every public name of PyTorch3D's mesh renderer exists here and can be called in the same way."""
+"""Every public name of PyTorch3D's renderers, structures, ops and losses exists here and is called in the same way."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from pathlib import Path
 
 import pytest
 
-REFERENCE = Path(__file__).parents[1] / "reference"
-NAMES = json.loads((REFERENCE / "renderer_names.json").read_text())
-MODULES = sorted(NAMES)
+REFERENCE = Path(__file__).parent / "reference"
+NAMES = json.loads((REFERENCE / "names.json").read_text())
 
-POINTS = {"PulsarPointsRenderer"}
-IMPLICIT = {
-    "AbsorptionOnlyRaymarcher",
-    "EmissionAbsorptionRaymarcher",
-    "GridRaysampler",
-    "HarmonicEmbedding",
-    "HeterogeneousRayBundle",
-    "ImplicitRenderer",
-    "MonteCarloRaysampler",
-    "MultinomialRaysampler",
-    "NDCGridRaysampler",
-    "NDCMultinomialRaysampler",
-    "RayBundle",
-    "VolumeRenderer",
-    "VolumeSampler",
-    "ray_bundle_to_ray_points",
-    "ray_bundle_variables_to_ray_points",
+# The sphere renderer and volumes are not built yet.
+NOT_YET_THERE = {
+    "ops.add_pointclouds_to_volumes",
+    "ops.add_points_features_to_volume_densities_features",
+    "ops.points_to_volumes",
+    "renderer.PulsarPointsRenderer",
+    "renderer.points.PulsarPointsRenderer",
+    "renderer.points.pulsar",
+    "renderer.points.pulsar.renderer",
+    "renderer.points.pulsar.unified",
+    "structures.Volumes",
+    "structures.volumes",
 }
-# Rendering of points and volumes: no name of the mesh renderer is missing.
-NOT_YET_THERE = {f"renderer.{name}" for name in POINTS | IMPLICIT}
+# A cell of PyTorch3D's marching cubes with its tables: ours have others, of which a cell is no class.
+LEFT_OUT = {"ops.marching_cubes.Cube"}
 
-# The abstract method takes nothing in PyTorch3D, unlike those of the classes derived from it, which agree.
-OTHER_SIGNATURE = {"renderer.mesh.textures.TexturesBase.sample_textures"}
+MODULES = sorted(set(NAMES) - NOT_YET_THERE)
+
+OTHER_SIGNATURE = {
+    # The abstract method takes nothing in PyTorch3D, unlike those of the classes derived from it, which agree.
+    "renderer.mesh.textures.TexturesBase.sample_textures",
+    # Used as GatherScatter.apply; a torch Function is not made by calling it.
+    "ops.graph_conv.GatherScatter",
+}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,9 @@ def accepts(ours, theirs):
 def test_every_name_is_there(module):
     ours = importlib.import_module(f"recon_engine.{module}")
     missing = {f"{module}.{name}" for name in NAMES[module] if not hasattr(ours, name)}
-    assert missing == {name for name in NOT_YET_THERE if name.rpartition(".")[0] == module}
+    assert missing == {
+        name for name in NOT_YET_THERE | LEFT_OUT if name.rpartition(".")[0] == module and name not in NAMES
+    }
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -69,7 +71,7 @@ def test_every_signature_accepts_the_same_calls(recorder, module):
     ours = importlib.import_module(f"recon_engine.{module}")
     wrong = []
     for name, theirs in NAMES[module].items():
-        if f"{module}.{name}" in NOT_YET_THERE:
+        if f"{module}.{name}" in NOT_YET_THERE | LEFT_OUT:
             continue
         described = recorder.describe("recon_engine", getattr(ours, name))
         pairs = {name: (described["signature"], theirs["signature"])}
