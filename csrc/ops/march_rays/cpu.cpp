@@ -1,6 +1,5 @@
-// One ray after the other, a register of its samples at a time: products along
-// the ray are scans inside of registers, and features, which lie C to a sample,
-// meet their weights by permutations.
+// One ray after the other, a register of its samples at a time: products along the ray are scans inside of registers,
+// and features, which lie C to a sample, meet their weights by permutations.
 #include <algorithm>
 #include <type_traits>
 #include <vector>
@@ -12,15 +11,13 @@ namespace RECON_SIMD {
 
 namespace {
 
-// Up to this many channels a register holds several samples; above,
-// neighbouring channels of one.
+// Up to this many channels a register holds several samples; above, neighbouring channels of one.
 constexpr int64_t few_channels = 8;
 
 template <class T>
 using Places = std::conditional_t<sizeof(T) == 4, Ints, Longs>;
 
-// Lane l of the result is lane place[l] of the pair a, b; those of b are
-// counted on from those of a.
+// Lane l of the result is lane place[l] of the pair a, b; those of b are counted on from those of a.
 template <class T>
 Pack<T> shuffle(Pack<T> a, Pack<T> b, Places<T> place) {
 #if defined(__clang__)
@@ -33,8 +30,7 @@ Pack<T> shuffle(Pack<T> a, Pack<T> b, Places<T> place) {
 #endif
 }
 
-// The values `d` lanes before (d > 0) or behind (d < 0), and `end` where there
-// is no such lane.
+// The values `d` lanes before (d > 0) or behind (d < 0), and `end` where there is no such lane.
 template <int d, class T>
 Pack<T> shift(Pack<T> v, Pack<T> end) {
   constexpr int lanes = Pack<T>::lanes;
@@ -52,8 +48,7 @@ Pack<T> products(Pack<T> v) {
     return v;
 }
 
-// Values b_l = add_l + times_l b_{l+1}, as functions of what follows the last
-// lane: b_l = add_l + times_l b_end.
+// Values b_l = add_l + times_l b_{l+1}, as functions of what follows the last lane: b_l = add_l + times_l b_end.
 template <class T>
 struct Affine {
   Pack<T> times, add;
@@ -69,8 +64,7 @@ struct Affine {
   }
 };
 
-// What is known of the samples of one ray; rows are as long as whole registers,
-// and go on with empty samples.
+// What is known of the samples of one ray; rows are as long as whole registers, and go on with empty samples.
 template <class T>
 class Ray {
  public:
@@ -86,8 +80,7 @@ class Ray {
       for (int64_t l = 0; l < lanes; ++l) {
         sample_of_[c][l] = static_cast<IntOf<T>>((c * lanes + l) / p.C);
         for (int64_t k = 0; k < std::min(p.C, few_channels); ++k) {
-          // Lane l of channel c is number l * C + c of all; it lies in register
-          // k, or is kept from those before.
+          // Lane l of channel c is number l * C + c of all; it lies in register k, or is kept from those before.
           const int64_t at = l * p.C + c - k * lanes;
           channel_[c][k][l] = static_cast<IntOf<T>>(at >= 0 && at < lanes ? lanes + at : l);
         }
@@ -96,17 +89,21 @@ class Ray {
 
   void load(int64_t ray) {
     std::copy_n(p.densities + ray * p.S, p.S, density_.begin());
-    P carry(T(1)), clear_carry(T(1));
-    T* light = light_.data() + p.shift + 1;
+    P carry(T(1));
     for (int64_t i = 0; i < size; i += lanes) {
-      const P a = P::load(&density_[i]), passed = products<1>(P(p.full) - a) * carry;
-      passed.store(light + i);
-      carry = P(passed[lanes - 1]);
-      const P clear = products<1>(P(T(1)) - a) * clear_carry;
-      clear_carry = P(clear[lanes - 1]);
+      const P clear = products<1>(P(T(1)) - P::load(&density_[i])) * carry;
+      carry = P(clear[lanes - 1]);
       if (backward) clear.store(&clear_[i + 1]);
     }
-    all_clear = clear_carry[0];
+    all_clear = carry[0];
+    if (p.C == 0) return;  // nothing is weighed
+    carry = P(T(1));
+    T* light = light_.data() + p.shift + 1;
+    for (int64_t i = 0; i < size; i += lanes) {
+      const P passed = products<1>(P(p.full) - P::load(&density_[i])) * carry;
+      carry = P(passed[lanes - 1]);
+      passed.store(light + i);
+    }
     for (int64_t i = 0; i < size; i += lanes) (P::load(&density_[i]) * P::load(&light_[i + 1])).store(&weight[i]);
   }
 
@@ -126,8 +123,7 @@ class Ray {
       for (int l = 0; l < lanes; ++l) out[(k * lanes + l) % p.C] += total[k][l];
   }
 
-  // slope_i = sum_c G_c f_ic, and the gradient w_i G_c of the features where it
-  // is wanted.
+  // slope_i = sum_c G_c f_ic, and the gradient w_i G_c of the features where it is wanted.
   void feature_gradients(const T* f, const T* G, T* grad_f) {
     if (p.C > few_channels) return many_gradients(f, G, grad_f);
     T repeated[few_channels * lanes], padded[few_channels * lanes];
@@ -154,15 +150,19 @@ class Ray {
 
   void density_gradients(T grad_opacity, T* grad) {
     for (int64_t i = 0; i < size; i += lanes) (P::load(&density_[i]) * P::load(&slope[i])).store(&emitted_[i]);
-    P behind(T(0)),
-        product(T(1));  // B and the product of 1 - a behind the register
+    P behind(T(0)), product(T(1));  // B and the product of 1 - a, behind the register
     for (int64_t j = size - lanes; j >= 0; j -= lanes) {
       const P next = P::load(&density_[j + 1]);
-      const Affine<T> all = Affine<T>{P(p.full) - next, P::load(&emitted_[j + p.shift])}.scan();
-      const P B = all.add + all.times * behind, E = products<-1>(P(T(1)) - next) * product;
-      behind = P(B[0]), product = P(E[0]);
-      const P light = P::load(&light_[j + 1]), before = P::load(&light_[j + p.shift]);
-      const P g = light * P::load(&slope[j]) - before * B + P(grad_opacity) * P::load(&clear_[j]) * E;
+      const P E = products<-1>(P(T(1)) - next) * product;
+      product = P(E[0]);
+      P g = P(grad_opacity) * P::load(&clear_[j]) * E;
+      if (p.C > 0) {
+        const Affine<T> all = Affine<T>{P(p.full) - next, P::load(&emitted_[j + p.shift])}.scan();
+        const P B = all.add + all.times * behind;
+        behind = P(B[0]);
+        const P light = P::load(&light_[j + 1]), before = P::load(&light_[j + p.shift]);
+        g += light * P::load(&slope[j]) - before * B;
+      }
       if (j + lanes <= p.S)
         g.store(grad + j);
       else
@@ -173,8 +173,7 @@ class Ray {
   T all_clear;  // prod (1 - a)
 
  private:
-  // The features of `lanes` samples from i on, with zeros behind the last one
-  // of the ray.
+  // The features of `lanes` samples from i on, with zeros behind the last one of the ray.
   const T* whole_block(const T* f, int64_t i, T* padded) const {
     if (i + lanes <= p.S) return f + i * p.C;
     std::fill(std::copy_n(f + i * p.C, (p.S - i) * p.C, padded), padded + p.C * lanes, T(0));
@@ -216,9 +215,8 @@ class Ray {
   const bool backward;
   const int64_t size;
   std::vector<T> weight, slope;
-  // density_[i], and one more; light_[1 + i]: what reaches sample i;
-  // light_[shift + i]: the product before i, as far as there are shift samples
-  // or more; clear_[i]: prod_{k < i} (1 - a_k); emitted_[i] = a_i slope_i.
+  // density_[i], and one more; light_[1 + i]: what reaches sample i; light_[shift + i]: the product before i, as far as
+  // there are shift samples or more; clear_[i]: prod_{k < i} (1 - a_k); emitted_[i] = a_i slope_i.
   std::vector<T> density_, light_, clear_, emitted_;
   Places<T> sample_of_[few_channels] = {}, channel_[few_channels][few_channels] = {};
 };
@@ -243,7 +241,7 @@ void march_rays_backward_range(const MarchRays<T>& p, int64_t begin, int64_t end
     const T* G = p.grad_out + ray * (p.C + 1);
     const int64_t first = ray * p.S * p.C;
     samples.load(ray);
-    samples.feature_gradients(p.features + first, G, p.grad_features ? p.grad_features + first : nullptr);
+    if (p.C > 0) samples.feature_gradients(p.features + first, G, p.grad_features ? p.grad_features + first : nullptr);
     if (p.grad_densities) samples.density_gradients(G[p.C], p.grad_densities + ray * p.S);
   }
 }

@@ -56,6 +56,9 @@ class EmissionAbsorptionRaymarcher(torch.nn.Module):
 class AbsorptionOnlyRaymarcher(torch.nn.Module):
     """Shows how much light a ray loses: `1 - prod_i (1 - a_i)` for samples of density a_i."""
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def forward(self, rays_densities: Tensor, **kwargs: Any) -> Tensor | None:
         """The opacity of each ray.
 
