@@ -4,6 +4,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 BENCH_PYTHON ?= $(VENV)/bin/python
 BENCH_MACHINE ?= $(shell uname -m)-$(shell nproc)core
+BENCH_TOPICS ?= $(patsubst benchmarks/bench_%.py,%,$(wildcard benchmarks/bench_*.py))
 PYTEST_ARGS ?=
 
 # The kernels for a GPU take minutes to compile: where there is none, build for the CPU unless told otherwise.
@@ -53,9 +54,11 @@ format: $(VENV)/.lint ## rewrite the sources in the house format
 bench: $(VENV)/.torch ## time every case against the rivals that can be imported
 	$(BENCH_PYTHON) -m pip install --quiet --disable-pip-version-check --upgrade --no-deps --target build/bench .
 	$(BENCH_PYTHON) -m pip install --quiet --disable-pip-version-check --upgrade --target build/bench pytest-benchmark
-	@mkdir -p benchmarks/results
-	PYTHONPATH=build/bench $(BENCH_PYTHON) -m pytest benchmarks -W ignore $(PYTEST_ARGS) \
-	  --benchmark-json=benchmarks/results/$(BENCH_MACHINE).json
+	@mkdir -p benchmarks/results/$(BENCH_MACHINE)
+	for topic in $(BENCH_TOPICS); do \
+	  PYTHONPATH=build/bench $(BENCH_PYTHON) -m pytest benchmarks/bench_$$topic.py -W ignore $(PYTEST_ARGS) \
+	    --benchmark-json=benchmarks/results/$(BENCH_MACHINE)/$$topic.json || exit 1; \
+	done
 	$(BENCH_PYTHON) benchmarks/table.py
 
 # How the cost grows with sizes: results/growth/ and the plots of docs/images. Needs matplotlib.

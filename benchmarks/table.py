@@ -10,14 +10,25 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 OURS = "recon_engine"
+# The files of benchmarks/results/<machine>, and what the first column of their tables says.
+TITLES = {
+    "render": "rendering meshes",
+    "rasterize": "rasterising meshes",
+    "blending": "blending",
+    "points_render": "rendering points",
+    "volumes": "rays and volumes",
+    "neighbours": "neighbours",
+    "point_mesh": "points, rays, boxes and meshes",
+    "mesh_ops": "mesh operators and losses",
+}
 
 Entry = dict[str, Any]
 
 
 def tables() -> str:
-    """One table for each result file."""
-    files = sorted((ROOT / "benchmarks/results").glob("*.json"))
-    return "\n\n".join(_table(json.loads(file.read_text())) for file in files)
+    """The tables of each machine, one for each topic, in the order of importance."""
+    machines = sorted(folder for folder in (ROOT / "benchmarks/results").iterdir() if folder.name != "growth")
+    return "\n\n".join(_machine(folder) for folder in machines)
 
 
 def updated(readme: str) -> str:
@@ -27,15 +38,24 @@ def updated(readme: str) -> str:
     return f"{before}{BEGIN}\n{tables()}\n{END}{after}"
 
 
-def _table(results: Entry) -> str:
-    machine = results["machine_info"]
+def _machine(folder: Path) -> str:
+    topics = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+    machines = {json.dumps(results["machine_info"]) for results in topics.values()}
+    assert len(machines) == 1, f"{folder} holds results of several machines: {machines}"
+    machine = json.loads(machines.pop())
+    setting = f"{machine['threads']} threads, Python {machine['python']}, torch {machine['torch']}"
+    lines = [f"{machine['device']}, {setting}:"]
+    lines += [_table(title, topics.pop(topic)) for topic, title in TITLES.items() if topic in topics]
+    assert not topics, f"no title for {sorted(topics)}"
+    return "\n\n".join(lines)
+
+
+def _table(title: str, results: Entry) -> str:
     cases: dict[str, dict[str, Entry]] = {}
     for entry in results["benchmarks"]:
         cases.setdefault(entry["group"], {})[entry["extra_info"]["rival"]] = entry["extra_info"]
     lines = [
-        f"{machine['device']}, {machine['threads']} threads, Python {machine['python']}, torch {machine['torch']}:",
-        "",
-        "| case | recon_engine | PyTorch3D | ratio | others | of the limit |",
+        f"| {title} | recon_engine | PyTorch3D | ratio | others | of the limit |",
         "|---|---|---|---|---|---|",
     ]
     lines += [_row(case, rivals) for case, rivals in cases.items() if OURS in rivals]
