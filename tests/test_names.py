@@ -13,7 +13,7 @@ import pytest
 REFERENCE = Path(__file__).parent / "reference"
 NAMES = json.loads((REFERENCE / "names.json").read_text())
 
-# The sphere renderer and volumes are not built yet.
+# The sphere renderer and splatting into volumes are not built yet.
 NOT_YET_THERE = {
     "ops.add_pointclouds_to_volumes",
     "ops.add_points_features_to_volume_densities_features",
@@ -23,8 +23,6 @@ NOT_YET_THERE = {
     "renderer.points.pulsar",
     "renderer.points.pulsar.renderer",
     "renderer.points.pulsar.unified",
-    "structures.Volumes",
-    "structures.volumes",
 }
 # A cell of PyTorch3D's marching cubes with its tables: ours have others, of which a cell is no class.
 LEFT_OUT = {"ops.marching_cubes.Cube"}

@@ -18,6 +18,7 @@ from recon_engine.renderer import (
     look_at_view_transform,
     ray_bundle_to_ray_points,
 )
+from recon_engine.structures import Volumes
 
 
 def _cameras(N=3, device="cpu"):
@@ -111,32 +112,55 @@ def test_function_must_be_callable():
         ImplicitRenderer(_sampler(), EmissionAbsorptionRaymarcher())(_cameras(), torch.zeros(3))
 
 
-@pytest.fixture
-def volumes():
-    structures = pytest.importorskip("recon_engine.structures.volumes", reason="volumes are not part of this build")
-    return structures.Volumes
-
-
-def test_shapes_of_the_book(volumes):
+def test_shapes_of_the_book():
     """Chapter 5: ten volumes of 64^3 voxels, read along 64 x 64 rays at 50 points."""
     sampler = NDCMultinomialRaysampler(image_width=64, image_height=64, n_pts_per_ray=50, min_depth=0.1, max_depth=3.0)
-    grid = volumes(torch.rand(10, 1, 64, 64, 64), torch.rand(10, 3, 64, 64, 64), voxel_size=0.1)
+    grid = Volumes(torch.rand(10, 1, 64, 64, 64), torch.rand(10, 3, 64, 64, 64), voxel_size=0.1)
     densities, features = VolumeSampler(grid)(sampler(_cameras(10)))
     assert densities.shape == (10, 64, 64, 50, 1)
     assert features.shape == (10, 64, 64, 50, 3)
     assert EmissionAbsorptionRaymarcher()(densities, features).shape == (10, 64, 64, 4)
 
 
-def test_volumes_without_features(volumes):
-    grid = volumes(torch.rand(3, 1, 5, 6, 7), voxel_size=0.3)
+def test_volumes_without_features():
+    grid = Volumes(torch.rand(3, 1, 5, 6, 7), voxel_size=0.3)
     densities, features = VolumeSampler(grid)(_sampler()(_cameras()))
     assert features.shape == (*densities.shape[:-1], 0)
     images, _ = VolumeRenderer(_sampler(), AbsorptionOnlyRaymarcher())(_cameras(), grid)
     assert images.shape == (3, 12, 16, 1)
 
 
-def test_bad_volumes(volumes):
+def test_bad_volumes():
     with pytest.raises(ValueError, match="'volumes' have to be an instance of the 'Volumes' class, got Tensor"):
         VolumeSampler(torch.rand(1, 1, 2, 2, 2))
     with pytest.raises(ValueError, match="same batch size as rays, got 2 volumes and 3 sets of rays"):
-        VolumeSampler(volumes(torch.rand(2, 1, 5, 6, 7)))(_sampler()(_cameras()))
+        VolumeSampler(Volumes(torch.rand(2, 1, 5, 6, 7)))(_sampler()(_cameras()))
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+def test_volumes_of_different_sizes_are_read_one_by_one(align_corners, padding):
+    """PyTorch3D reads the padding of the smaller ones."""
+    densities = [torch.rand(1, 3, 5, 4), torch.rand(1, 6, 4, 5), torch.rand(1, 2, 2, 2)]
+    features = [torch.rand(2, *grid.shape[1:]) for grid in densities]
+    place = {"voxel_size": 0.4, "volume_translation": [0.1, 0.0, -0.2], "align_corners": align_corners}
+    rays = _sampler()(_cameras())
+    together = VolumeSampler(Volumes(densities, features, **place), padding_mode=padding)(rays)
+    for n in range(3):
+        alone = Volumes(densities[n : n + 1], features[n : n + 1], **place)
+        expected = VolumeSampler(alone, padding_mode=padding)(RayBundle(*(ray[n : n + 1] for ray in rays)))
+        assert expected[0].max() > 0
+        for values, read in zip(expected, together, strict=True):
+            torch.testing.assert_close(read[n : n + 1], values)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+def test_rendered_volumes_in_float64(mode):
+    cameras = _cameras(1)
+    rays = RayBundle(*(ray.double() for ray in _sampler()(cameras)))
+    grid = Volumes(torch.rand(1, 1, 5, 6, 7).double(), torch.rand(1, 3, 5, 6, 7).double(), voxel_size=0.3)
+    images, _ = VolumeRenderer(lambda **_: rays, EmissionAbsorptionRaymarcher(), mode)(cameras, grid)
+    assert images.dtype == torch.float64
+    single = Volumes(grid.densities().float(), grid.features().float(), voxel_size=0.3)
+    expected, _ = VolumeRenderer(_sampler(), EmissionAbsorptionRaymarcher(), mode)(cameras, single)
+    torch.testing.assert_close(images.float(), expected, rtol=1e-4, atol=1e-5)

@@ -32,21 +32,14 @@ def _compare(actual, expected):
             assert torch.equal(value, theirs), name
 
 
-def _skip_without_volumes():
-    pytest.importorskip("recon_engine.structures.volumes", reason="volumes are not part of this build")
-
-
 @pytest.mark.parametrize("part", PARTS)
 def test_recorded(part):
-    if part == "volumes":
-        _skip_without_volumes()
     with np.load(REFERENCE / "implicit.npz") as recorded:
         answers = PARTS[part]("recon_engine")
         _compare(answers, {name: recorded[name] for name in answers})
 
 
 def test_nothing_is_recorded_in_vain():
-    _skip_without_volumes()
     with np.load(REFERENCE / "implicit.npz") as recorded:
         assert set(recorded) == {name for part in PARTS.values() for name in part("recon_engine")}
 
@@ -54,6 +47,4 @@ def test_nothing_is_recorded_in_vain():
 @pytest.mark.parametrize("part", PARTS)
 def test_live(part):
     pytest.importorskip("pytorch3d")
-    if part == "volumes":
-        _skip_without_volumes()
     _compare(PARTS[part]("recon_engine"), PARTS[part]("pytorch3d"))

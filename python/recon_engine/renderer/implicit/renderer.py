@@ -149,6 +149,13 @@ class VolumeSampler(torch.nn.Module):
 
     def _read(self, values: Tensor, points: Tensor) -> Tensor:
         """The values (N, C, D, H, W) at points (N, ..., 3), as (N, ..., C)."""
+        grids = self._volumes._as_list(values)
+        if all(grid.shape == values.shape[1:] for grid in grids):
+            return self._read_grids(values, points)
+        # Local coordinates are those of a volume without its padding.
+        return torch.cat([self._read_grids(grid[None], at) for grid, at in zip(grids, points.split(1), strict=True)])
+
+    def _read_grids(self, values: Tensor, points: Tensor) -> Tensor:
         read = torch.nn.functional.grid_sample(
             values,
             points.flatten(1, -2)[:, :, None, None],
