@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 
-def answers(ops: Any, renderer: Any) -> dict[str, Tensor]:
+def answers(ops: Any, renderer: Any, structures: Any) -> dict[str, Tensor]:
     """What a package answers, with gradients; weights are 0 or 1, where its formula agrees with least squares."""
     generator = torch.Generator().manual_seed(0)
 
@@ -40,12 +40,45 @@ def answers(ops: Any, renderer: Any) -> dict[str, Tensor]:
         for scale in (False, True):
             aligned = ops.corresponding_cameras_alignment(*cameras, estimate_scale=scale, mode=mode)
             out[f"cameras_{mode}_{int(scale)}_R"], out[f"cameras_{mode}_{int(scale)}_T"] = aligned.R, aligned.T
+    out.update(closest_point_answers(ops, structures))
+    return out
+
+
+def closest_point_answers(ops: Any, structures: Any) -> dict[str, Tensor]:
+    """What `iterative_closest_point` answers for tensors, with a start, with scale, and for clouds of several sizes."""
+    generator = torch.Generator().manual_seed(1)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    cases: dict[str, tuple[Any, ...]] = {}
+    for dim in (2, 3, 5):
+        for scale in (False, True):
+            points = random(3, 40, dim)
+            others = 1.1 * points[:, :30] + 0.2 * random(3, 30, dim)
+            cases[f"icp_{dim}_{int(scale)}"] = (points, others, None, 100, 1e-4, scale)
+    x, y = random(2, 20, 3), random(2, 35, 3)
+    start = (torch.linalg.qr(random(2, 3, 3))[0], random(2, 3), torch.tensor([1.5, 0.8]))
+    cases["icp_start"] = (x, y, start, 100, 1e-4)
+    cases["icp_reflection"] = (x * torch.tensor([-1.0, 1, 1]), x[:, :15], None, 100, 1e-4, False, True)
+    cases["icp_stopped"] = (x, y, None, 3)
+    clouds = [structures.Pointclouds([random(n, 3) for n in sizes]) for sizes in ((30, 12, 25), (18, 40, 22))]
+    cases["icp_clouds"] = (*clouds, None, 100, 1e-4)
+    out: dict[str, Tensor] = {}
+    for name, arguments in cases.items():
+        found = ops.iterative_closest_point(*arguments)
+        Xt = found.Xt if isinstance(found.Xt, Tensor) else found.Xt.points_packed()
+        out[f"{name}_counts"] = torch.tensor([int(found.converged), len(found.t_history)])
+        parts = {"rmse": found.rmse, "Xt": Xt, "R": found.RTs[0], "T": found.RTs[1], "s": found.RTs[2]}
+        out.update({f"{name}_{field}": value for field, value in parts.items()})
     return out
 
 
 if __name__ == "__main__":
     import pytorch3d.ops
     import pytorch3d.renderer
+    import pytorch3d.structures
 
-    arrays = {name: t.numpy() for name, t in answers(pytorch3d.ops, pytorch3d.renderer).items()}
+    recorded = answers(pytorch3d.ops, pytorch3d.renderer, pytorch3d.structures)
+    arrays = {name: t.numpy() for name, t in recorded.items()}
     np.savez_compressed(Path(__file__).with_name("alignment.npz"), **arrays)

@@ -25,12 +25,18 @@ from recon_engine.ops.mesh_filtering import taubin_smoothing as taubin_smoothing
 from recon_engine.ops.neighbor_index import NeighborIndex as NeighborIndex
 from recon_engine.ops.packed_to_padded import packed_to_padded as packed_to_padded
 from recon_engine.ops.packed_to_padded import padded_to_packed as padded_to_packed
+from recon_engine.ops.perspective_n_points import efficient_pnp as efficient_pnp
 from recon_engine.ops.point_mesh import closest_points_on_mesh as closest_points_on_mesh
 from recon_engine.ops.point_mesh import ray_mesh_any_hit as ray_mesh_any_hit
 from recon_engine.ops.point_mesh import ray_mesh_intersection as ray_mesh_intersection
 from recon_engine.ops.point_mesh import signed_distance as signed_distance
 from recon_engine.ops.point_mesh import winding_number as winding_number
 from recon_engine.ops.points_alignment import corresponding_points_alignment as corresponding_points_alignment
+from recon_engine.ops.points_alignment import iterative_closest_point as iterative_closest_point
+from recon_engine.ops.points_normals import (
+    estimate_pointcloud_local_coord_frames as estimate_pointcloud_local_coord_frames,
+)
+from recon_engine.ops.points_normals import estimate_pointcloud_normals as estimate_pointcloud_normals
 from recon_engine.ops.sample_farthest_points import sample_farthest_points as sample_farthest_points
 from recon_engine.ops.sample_points_from_meshes import sample_points_from_meshes as sample_points_from_meshes
 from recon_engine.ops.subdivide_meshes import SubdivideMeshes as SubdivideMeshes

@@ -147,3 +147,14 @@ def get_point_covariances(
     assert neighbors is not None
     centred = neighbors - neighbors.mean(2, keepdim=True)
     return centred.mT @ centred / neighborhood_size, neighbors
+
+
+def check_finite(function: str, argument: str, values: Tensor) -> None:
+    """Raise a ValueError that names the function, the argument and the first of its entries that is NaN or infinite."""
+    finite = torch.isfinite(values)
+    if not bool(finite.all()):
+        place = (~finite).nonzero()[0].tolist()
+        raise ValueError(
+            f"{function}: {argument} must be finite, got {values[tuple(place)].item()} at {place}: "
+            "leave out such points before the call"
+        )

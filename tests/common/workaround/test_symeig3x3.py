@@ -74,6 +74,39 @@ def test_gradients_of_values_are_finite_and_sum_to_the_identity(name):
     torch.testing.assert_close(gradient, torch.eye(3, dtype=torch.float64).expand_as(A), atol=1e-7, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", [name for name in SPECTRA if name not in ("tiny", "huge")])
+def test_gradients_of_vectors_are_finite(name, dtype):
+    A = symmetric(SPECTRA[name]().to(dtype)).requires_grad_()
+    values, vectors = symeig3x3(A)
+    weights = torch.linspace(-1, 1, 9, dtype=dtype).reshape(3, 3)
+    (gradient,) = torch.autograd.grad((vectors * weights).sum() + values.sum(), A)
+    assert gradient.isfinite().all()
+
+
+def test_vectors_that_are_arbitrary_have_no_gradient():
+    A = torch.diag_embed(torch.tensor([[1.0, 1, 3], [2, 5, 5], [0, 0, 0], [4, 4, 4]])).requires_grad_()
+    vectors = symeig3x3(A)[1]
+    plane = torch.stack((vectors[0, :, :2], vectors[1, :, 1:], vectors[2, :, 1:], vectors[3, :, 1:]))
+    # The rotation inside of the plane is what has none; as the plane turns, its vectors turn with it.
+    spin = (plane[..., 0].detach() * plane[..., 1]).sum() - (plane[..., 1].detach() * plane[..., 0]).sum()
+    (gradient,) = torch.autograd.grad(spin, A)
+    torch.testing.assert_close(gradient, torch.zeros_like(gradient))
+
+
+@pytest.mark.parametrize("eigenvalues", [(1.0, 1.0, 3.0), (-2.0, 4.0, 4.0)])
+def test_gradcheck_of_the_vector_beside_a_pair(eigenvalues):
+    """The single eigenvector is unique where the other two eigenvalues coincide, and so is its gradient."""
+    A = symmetric(torch.tensor([eigenvalues] * 3, dtype=torch.float64)).requires_grad_()
+    own = 2 if eigenvalues[0] == eigenvalues[1] else 0
+
+    def projection(A):
+        vector = symeig3x3(0.5 * (A + A.mT))[1][..., own]
+        return vector[..., :, None] * vector[..., None, :]
+
+    assert torch.autograd.gradcheck(projection, (A,))
+
+
 def test_live_pytorch3d():
     theirs = pytest.importorskip("pytorch3d.common.workaround")
     A = symmetric(torch.randn(50, 3))

@@ -31,7 +31,8 @@ def symeig3x3(inputs: Tensor, eigenvectors: bool = True) -> tuple[Tensor, Tensor
     Raises:
         ValueError: when the last two dimensions are not 3 and 3.
 
-    Differentiable. Gradients of the values are finite everywhere, those of the vectors wherever they are unique.
+    Differentiable. Gradients of the values are exact everywhere. The vectors of eigenvalues that coincide to rounding
+    are arbitrary in their plane and have no gradient there; all other gradients are finite.
     """
     if inputs.shape[-2:] != (3, 3):
         raise ValueError(f"Only inputs of shape (..., 3, 3) are supported, got {tuple(inputs.shape)}.")
@@ -86,12 +87,19 @@ def _solve_in_plane(A: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
     v = torch.linalg.cross(normal, u)
     uu, vv, uv = _quadratic_form(u, A, u), _quadratic_form(v, A, v), _quadratic_form(u, A, v)
     half_difference = 0.5 * (uu - vv)
-    is_round = (half_difference == 0) & (uv == 0)
-    angle = 0.5 * torch.atan2(uv, torch.where(is_round, torch.ones_like(uv), half_difference))
+    angle = _half_angle(uv, half_difference)
     cos, sin = torch.cos(angle)[..., None], torch.sin(angle)[..., None]
     middle, spread = 0.5 * (uu + vv), torch.linalg.vector_norm(torch.stack((half_difference, uv), -1), dim=-1)
     values = torch.stack((middle - spread, middle + spread), -1)
     return values, torch.stack((cos * v - sin * u, cos * u + sin * v), -1)
+
+
+def _half_angle(y: Tensor, x: Tensor) -> Tensor:
+    """Half of the angle of (x, y), without a gradient where the length is zero to rounding and the angle arbitrary."""
+    margin = 4 * torch.finfo(x.dtype).eps
+    is_round = (x.detach().abs() <= margin) & (y.detach().abs() <= margin)
+    unique = torch.atan2(torch.where(is_round, torch.zeros_like(y), y), torch.where(is_round, torch.ones_like(x), x))
+    return 0.5 * torch.where(is_round, torch.atan2(y.detach(), x.detach()), unique)
 
 
 def _quadratic_form(x: Tensor, A: Tensor, y: Tensor) -> Tensor:
