@@ -35,18 +35,23 @@ void mark_below(const T* volume, const T* isolevel, const CellGrid& grid, uint64
 void count_cells(const CellGrid& grid, int64_t* counts, int64_t begin, int64_t end) {
   int64_t *verts = counts, *faces = counts + grid.num_words();
   CellWord at(grid, begin);
-  for (int64_t word = begin; word < end; ++word, at.advance()) count_word(at, verts[word], faces[word]);
+  for (int64_t word = begin; word < end; ++word, at.advance()) {
+    if (at.is_uniform())
+      verts[word] = faces[word] = 0;
+    else
+      count_word(at, verts[word], faces[word]);
+  }
 }
 
+// Vertices and triangles in one pass each: in one pass for both, too much of a cell would be kept outside of registers.
 template <class T>
 void fill_cells(const FillCells<T>& fill, int64_t begin, int64_t end) {
   CellWord at(fill.grid, begin);
-  for (int64_t word = begin; word < end; ++word, at.advance()) {
-    const bool verts = fill.first_vert(word + 1) > fill.first_vert(word);
-    const bool faces = fill.first_face(word + 1) > fill.first_face(word);
-    if (verts) fill.fill_verts(at);
-    if (faces) fill.fill_faces(at);
-  }
+  for (int64_t word = begin; word < end; ++word, at.advance())
+    if (fill.first_vert(word + 1) > fill.first_vert(word)) fill.fill_verts(at);
+  at = CellWord(fill.grid, begin);
+  for (int64_t word = begin; word < end; ++word, at.advance())
+    if (fill.first_face(word + 1) > fill.first_face(word)) fill.fill_faces(at);
 }
 
 template <class T>

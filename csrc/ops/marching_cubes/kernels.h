@@ -87,6 +87,16 @@ struct CellWord {
   }
 
   RECON_CELLS bool has_cells() const { return !last_y() && !last_z(); }
+
+  // Whether all values of the 64 cells are seen at a glance to lie on one side, as those of most words do.
+  RECON_CELLS bool is_uniform() const {
+    if (!has_cells()) return false;
+    const uint64_t *row = grid->below + word, side = row[0] & 1 ? ~uint64_t{0} : 0;
+    const int64_t up = step_y(), on = step_z();
+    const uint64_t other = (row[0] ^ side) | (row[up] ^ side) | (row[on] ^ side) | (row[on + up] ^ side);
+    if (other != 0 || last_b()) return other == 0;
+    return (((row[1] ^ side) | (row[up + 1] ^ side) | (row[on + 1] ^ side) | (row[on + up + 1] ^ side)) & 1) == 0;
+  }
 };
 
 // The eight corners of 64 cells.
