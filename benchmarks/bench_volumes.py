@@ -1,4 +1,4 @@
-"""Rays: marching, samples of distributions, rays of a camera, encodings.
+"""Rays: marching, samples of distributions, rays of a camera, encodings; points that vote for voxels.
 
 Every function here is written once and runs on either package: the names are the same.
 """
@@ -109,6 +109,28 @@ def _encoding() -> Functions:
     return _both(make)
 
 
+def _votes(points: int, size: int, channels: int, mode: str, backward: bool) -> Functions:
+    places = (_random(1, points, 3) * 1.9 - 0.95).requires_grad_(backward and mode == "trilinear")
+    features = _random(1, points, channels).requires_grad_(backward)
+
+    def make(package: str) -> Callable[[], tuple[Tensor, ...]]:
+        add_points = _module(package, "ops").add_points_features_to_volume_densities_features
+        leaves = [leaf for leaf in (places, features) if leaf.requires_grad]
+
+        def call() -> tuple[Tensor, ...]:
+            # PyTorch3D writes into what it is given.
+            densities, volumes = (torch.zeros(1, c, size, size, size, device=DEVICE) for c in (1, channels))
+            found = add_points(places, features, densities, volumes, mode)
+            if not backward:
+                return found
+            grads = torch.autograd.grad(found[0].square().sum() + found[1].square().sum(), leaves)
+            return found[0].detach(), *grads
+
+        return call
+
+    return _both(make)
+
+
 def _close(ours: Any, theirs: Any) -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
@@ -157,6 +179,24 @@ CASES = [
     Case("rays of 10 cameras, 64 x 64 x 50", lambda: _grid(False), same=_close),
     Case("the same, stratified", lambda: _grid(True), same=_close),
     Case("HarmonicEmbedding(10), 16k points", _encoding, same=_close),
+    Case(
+        "points to volumes forward, 100k points, 64^3 x RGB",
+        lambda: _votes(100_000, 64, 3, "trilinear", False),
+        bytes_moved=100_000 * 24 + 2 * 4 * 4 * 64**3,
+        same=_close,
+    ),
+    Case(
+        "points to volumes forward + backward, 100k points, 64^3 x RGB",
+        lambda: _votes(100_000, 64, 3, "trilinear", True),
+        bytes_moved=100_000 * 72 + 4 * 4 * 4 * 64**3,
+        same=_close,
+    ),
+    Case(
+        "points to nearest voxels forward, 1M points, 128^3 x 16",
+        lambda: _votes(1_000_000, 128, 16, "nearest", False),
+        bytes_moved=1_000_000 * 76 + 2 * 17 * 4 * 128**3,
+        same=_close,
+    ),
 ]
 
 test_speed = speed_test(CASES)

@@ -15,9 +15,6 @@ NAMES = json.loads((REFERENCE / "names.json").read_text())
 
 # The sphere renderer and splatting into volumes are not built yet.
 NOT_YET_THERE = {
-    "ops.add_pointclouds_to_volumes",
-    "ops.add_points_features_to_volume_densities_features",
-    "ops.points_to_volumes",
     "renderer.PulsarPointsRenderer",
     "renderer.points.PulsarPointsRenderer",
     "renderer.points.pulsar",

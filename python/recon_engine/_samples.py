@@ -266,3 +266,10 @@ def march_rays(random: Callable[..., Tensor]) -> tuple[Any, ...]:
 @_sample
 def sample_pdf(random: Callable[..., Tensor]) -> tuple[Any, ...]:
     return random(5, 38).cumsum(1), random(5, 37), random(5, 13), 1e-5
+
+
+@_sample
+def points_to_volumes(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    volumes = random(2, 1, 4, 3, 5), random(2, 3, 4, 3, 5)
+    grids, mask = torch.tensor([[4, 3, 5], [3, 2, 5]]), random(2, 17) > 0.2
+    return random(2, 17, 3) * 2.6 - 1.3, random(2, 17, 3), *volumes, grids, mask, True, False, True, 0.6, 0.7

@@ -37,6 +37,10 @@ from recon_engine.ops.points_normals import (
     estimate_pointcloud_local_coord_frames as estimate_pointcloud_local_coord_frames,
 )
 from recon_engine.ops.points_normals import estimate_pointcloud_normals as estimate_pointcloud_normals
+from recon_engine.ops.points_to_volumes import add_pointclouds_to_volumes as add_pointclouds_to_volumes
+from recon_engine.ops.points_to_volumes import (
+    add_points_features_to_volume_densities_features as add_points_features_to_volume_densities_features,
+)
 from recon_engine.ops.sample_farthest_points import sample_farthest_points as sample_farthest_points
 from recon_engine.ops.sample_points_from_meshes import sample_points_from_meshes as sample_points_from_meshes
 from recon_engine.ops.subdivide_meshes import SubdivideMeshes as SubdivideMeshes
