@@ -1,4 +1,4 @@
-"""Every public name of PyTorch3D's renderers, structures, ops and losses exists here and is called in the same way."""
+"""Every public name of PyTorch3D, implicitron's apart, exists here and is called in the same way."""
 
 from __future__ import annotations
 
@@ -13,24 +13,58 @@ import pytest
 REFERENCE = Path(__file__).parent / "reference"
 NAMES = json.loads((REFERENCE / "names.json").read_text())
 
-# The sphere renderer and splatting into volumes are not built yet.
+# The sphere renderer, glTF, plots and data sets are not built yet.
 NOT_YET_THERE = {
+    "datasets",
+    "datasets.r2n2",
+    "datasets.r2n2.r2n2",
+    "datasets.r2n2.utils",
+    "datasets.shapenet",
+    "datasets.shapenet.shapenet_core",
+    "datasets.shapenet_base",
+    "datasets.utils",
+    "io.experimental_gltf_io",
+    "io.pluggable.IO.load_pointcloud",
+    "io.pluggable.IO.register_pointcloud_format",
+    "io.pluggable.IO.save_pointcloud",
+    "io.pluggable_formats.PointcloudFormatInterpreter",
+    "io.ply_io.PointcloudPlyFormat",
     "renderer.PulsarPointsRenderer",
     "renderer.points.PulsarPointsRenderer",
     "renderer.points.pulsar",
     "renderer.points.pulsar.renderer",
     "renderer.points.pulsar.unified",
+    "vis",
+    "vis.plotly_vis",
+    "vis.texture_vis",
 }
-# A cell of PyTorch3D's marching cubes with its tables: ours have others, of which a cell is no class.
-LEFT_OUT = {"ops.marching_cubes.Cube"}
+LEFT_OUT = {
+    # A cell of PyTorch3D's marching cubes with its tables: ours have others, of which a cell is no class.
+    "ops.marching_cubes.Cube",
+}
+# Contexts, constants and shaders of OpenGL: what is rasterised without it has none.
+OPENGL_INTERNALS = {
+    "EGLContext",
+    "EGL_CUDA_DEVICE_NV",
+    "EGL_PLATFORM_DEVICE_EXT",
+    "fragment_shader",
+    "geometry_shader",
+    "global_device_context_store",
+    "vertex_shader",
+}
 
-MODULES = sorted(set(NAMES) - NOT_YET_THERE)
+MODULES = sorted(name for name in set(NAMES) - NOT_YET_THERE if not name.startswith("renderer.opengl"))
 
 OTHER_SIGNATURE = {
     # The abstract method takes nothing in PyTorch3D, unlike those of the classes derived from it, which agree.
     "renderer.mesh.textures.TexturesBase.sample_textures",
     # Used as GatherScatter.apply; a torch Function is not made by calling it.
     "ops.graph_conv.GatherScatter",
+}
+# They take *args and **kwargs for the constructor of the transform that follows: test_chained_transforms.
+CHAINED = {"rotate": "Rotate", "rotate_axis_angle": "RotateAxisAngle", "scale": "Scale", "translate": "Translate"}
+OTHER_SIGNATURE |= {
+    f"transforms.transform3d.{name}.{method}" for name in ("Transform3d", *CHAINED.values()) for method in CHAINED
 }
 
 
@@ -48,8 +82,11 @@ def accepts(ours, theirs):
         return True
     if [kind for _, kind, _ in theirs] == ["VAR_KEYWORD"]:
         return all(default or kind.startswith("VAR") for _, kind, default in ours)
-    extra = ours[len(theirs) :]
-    return ours[: len(theirs)] == theirs and all(default or kind.startswith("VAR") for _, kind, default in extra)
+    if len(ours) < len(theirs):
+        return False
+    # What they demand may have a default here.
+    same = all(mine == their or (mine[:2] == their[:2] and not their[2]) for mine, their in zip(ours, theirs))
+    return same and all(default or kind.startswith("VAR") for _, kind, default in ours[len(theirs) :])
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -74,7 +111,9 @@ def test_every_signature_accepts_the_same_calls(recorder, module):
             path = f"{name}.{method}"
             if method in described.get("methods", {}):
                 pairs[path] = (described["methods"][method], signature)
-            elif not inspect.isfunction(getattr(getattr(ours, name), method, None)):
+            elif f"{module}.{path}" not in NOT_YET_THERE and not inspect.isfunction(
+                getattr(getattr(ours, name), method, None)
+            ):
                 wrong.append(f"{path} is missing")
         wrong += [
             f"{path}: {mine} instead of {signature}"
@@ -92,9 +131,20 @@ def test_opengl():
     parameters = inspect.signature(opengl.MeshRasterizerOpenGL).parameters.values()
     assert [(p.name, p.default) for p in parameters] == [("cameras", None), ("raster_settings", None)]
     assert "MeshRasterizerOpenGL" in opengl.__all__
+    modules = [name for name in NAMES if name.startswith("renderer.opengl")]
+    assert {name for module in modules for name in NAMES[module]} - OPENGL_INTERNALS == set(opengl.__all__)
 
 
-@pytest.mark.parametrize("package", ["renderer", "renderer.mesh"])
+@pytest.mark.parametrize("method", CHAINED)
+def test_chained_transforms(recorder, method):
+    """They take what the constructor takes, apart from the dtype and the device, which follow the transform."""
+    transforms = importlib.import_module("recon_engine.transforms")
+    ours = recorder.signature(getattr(transforms.Transform3d, method))
+    theirs = NAMES["transforms.transform3d"][CHAINED[method]]["signature"]
+    assert ours[1:] == [parameter for parameter in theirs if parameter[0] not in ("dtype", "device")]
+
+
+@pytest.mark.parametrize("package", ["io", "renderer", "renderer.mesh", "transforms", "utils"])
 def test_packages_list_what_they_export(package):
     """`from ... import *` gives PyTorch3D's names."""
     exported = set(importlib.import_module(f"recon_engine.{package}").__all__)
@@ -110,14 +160,17 @@ def test_the_record_holds_the_renderer():
 def test_the_comparison_sees_differences():
     x, y = ["x", "POSITIONAL_OR_KEYWORD", ""], ["y", "POSITIONAL_OR_KEYWORD", "1"]
     assert accepts([x, y], [x])
+    assert accepts([["x", "POSITIONAL_OR_KEYWORD", "None"]], [x])
     assert not accepts([x], [x, y])
     assert not accepts([y, x], [x, y])
     assert not accepts([x, ["y", "POSITIONAL_OR_KEYWORD", "2"]], [x, y])
     assert not accepts([x, ["z", "POSITIONAL_OR_KEYWORD", ""]], [x])
+    assert not accepts([x], [["x", "POSITIONAL_OR_KEYWORD", "None"]])
     assert not accepts([x], [["kwargs", "VAR_KEYWORD", ""]])
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_live(recorder):
-    pytest.importorskip("pytorch3d.renderer", exc_type=ImportError)
-    assert {name: recorder.public_names("pytorch3d", name) for name in recorder.MODULES} == NAMES
+    for module in ("pytorch3d.renderer", "plotly", "tabulate"):
+        pytest.importorskip(module, exc_type=ImportError)
+    assert recorder.record("pytorch3d") == NAMES

@@ -1,11 +1,12 @@
-"""Records the public names and signatures of PyTorch3D's renderers, structures, ops and losses into names.json.
+"""Records the public names and signatures of PyTorch3D, except for implicitron, into names.json.
 
-Run it with PyTorch3D 0.7.9: `python tests/reference/record_names.py`. Only names, parameter names, kinds and simple
-defaults are kept.
+Run it with PyTorch3D 0.7.9, plotly and tabulate: `python tests/reference/record_names.py`. Only names, parameter names,
+kinds and simple defaults are kept.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import json
@@ -31,10 +32,27 @@ PACKAGES = {
     "ops": _OPS,
     "loss": _LOSS,
     "structures": "meshes pointclouds utils volumes",
+    "transforms": "math rotation_conversions se3 so3 transform3d",
+    "io": "experimental_gltf_io mtl_io obj_io off_io pluggable pluggable_formats ply_io utils",
+    "utils": "camera_conversions checkerboard ico_sphere torus",
+    "common": "compat datatypes linear_with_repeat",
+    "common.workaround": "symeig3x3 utils",
+    "vis": "plotly_vis texture_vis",
+    "datasets": "shapenet_base utils",
+    "datasets.r2n2": "r2n2 utils",
+    "datasets.shapenet": "shapenet_core",
 }
+# These import EGL and pycuda: their names are read from their source.
+NOT_IMPORTABLE = ("renderer.opengl.opengl_utils", "renderer.opengl.rasterizer_opengl")
 MODULES = tuple(
     name for package, modules in PACKAGES.items() for name in (package, *(f"{package}.{m}" for m in modules.split()))
 )
+
+
+def record(library: str) -> dict[str, Any]:
+    """What names.json holds: for each module its names and how each is called."""
+    recorded = {name: public_names(library, name) for name in MODULES}
+    return recorded | {name: dict.fromkeys(source_names(library, name)) for name in NOT_IMPORTABLE}
 
 
 def signature(value: Any) -> list[list[str]] | None:
@@ -68,6 +86,19 @@ def public_names(library: str, module_name: str) -> dict[str, Any]:
     return names
 
 
+def source_names(library: str, module_name: str) -> list[str]:
+    """The public classes and variables that the source of a module defines."""
+    root = Path(importlib.import_module(library).__path__[0])
+    tree = ast.parse((root / f"{module_name.replace('.', '/')}.py").read_text())
+    names = set()
+    for node in tree.body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return sorted(name for name in names if not name.startswith("_"))
+
+
 def describe(library: str, value: Any) -> dict[str, Any]:
     """The signature of a function, or the constructor and the methods of a class."""
     if not inspect.isclass(value):
@@ -83,6 +114,5 @@ def describe(library: str, value: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    recorded = {name: public_names("pytorch3d", name) for name in MODULES}
     path = Path(__file__).with_name("names.json")
-    path.write_text(json.dumps(recorded, indent=None, separators=(",", ":"), sort_keys=True) + "\n")
+    path.write_text(json.dumps(record("pytorch3d"), indent=None, separators=(",", ":"), sort_keys=True) + "\n")
