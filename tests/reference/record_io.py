@@ -64,13 +64,45 @@ def atlas_inputs() -> tuple[dict[str, Any], dict[str, Any], Any, Any, Any]:
     return colors, images, np.array(["", "a", "b", "c"] * 2), faces_uvs, uvs
 
 
+CLOUD = """ply
+format ascii 1.0
+element vertex 2
+property uchar green
+property float x
+property double z
+property uchar red
+property float ny
+property float y
+property float nz
+property uchar blue
+property float nx
+property uchar alpha
+end_header
+1 0.25 3 4 0.5 -6 0.125 255 1 9
+2 3.5 4.75 51 0 0 1 0 -1 8
+"""
+CLOUD_OPTIONS: dict[str, dict[str, Any]] = {
+    "text": {"binary": False},
+    "digits": {"binary": False, "decimal_places": 9},
+    "bytes as text": {"binary": False, "colors_as_uint8": True},
+    "binary": {},
+    "bytes": {"binary": True, "colors_as_uint8": True},
+}
+
+
+def cloud_fields() -> dict[str, torch.Tensor]:
+    """Points, colours and normals of 12 points."""
+    steps = torch.arange(36, dtype=torch.float32).reshape(12, 3)
+    return {"points": (steps * 1.3).sin() * 4, "features": steps / 36, "normals": (steps * 0.7).cos()}
+
+
 def record() -> dict[str, np.ndarray]:
     """Everything that is compared, by name."""
-    from pytorch3d.io import load_obj, load_ply, save_obj, save_ply
+    from pytorch3d.io import IO, load_obj, load_ply, save_obj, save_ply
     from pytorch3d.io.mtl_io import make_mesh_texture_atlas
     from pytorch3d.io.off_io import _load_off_stream
     from pytorch3d.ops import SubdivideMeshes
-    from pytorch3d.structures import join_meshes_as_batch
+    from pytorch3d.structures import Pointclouds, join_meshes_as_batch
     from pytorch3d.utils import ico_sphere, torus
 
     verts, faces, aux = load_obj(io.StringIO(OBJ), load_textures=False)
@@ -93,6 +125,15 @@ def record() -> dict[str, np.ndarray]:
     binary_ply = io.BytesIO()
     save_ply(binary_ply, ring.verts_packed(), ring.faces_packed())
     found["saved binary ply"] = np.frombuffer(binary_ply.getvalue(), dtype=np.uint8)
+    fields = {name: [value] for name, value in cloud_fields().items()}
+    path = Path(__file__).with_name("recorded.ply")
+    for name, options in CLOUD_OPTIONS.items():
+        IO().save_pointcloud(Pointclouds(**fields), path, **options)
+        found[f"saved cloud {name}"] = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    path.write_text(CLOUD)
+    cloud = IO().load_pointcloud(path)
+    found |= {f"cloud.{name}": getattr(cloud, f"{name}_packed")() for name in fields}
+    path.unlink()
     path = Path(__file__).with_name("recorded.obj")
     save_obj(path, ring.verts_packed(), ring.faces_packed(), 4)
     found["saved obj"] = np.frombuffer(path.read_bytes(), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Files of meshes: OBJ, PLY and OFF."""
+"""Files of meshes and point clouds: OBJ, PLY and OFF."""
 
 from __future__ import annotations
 

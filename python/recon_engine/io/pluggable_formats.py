@@ -1,4 +1,4 @@
-"""The base class of file formats that `IO` can be taught."""
+"""The base classes of file formats that `IO` can be taught."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .utils import PathOrStr
 if TYPE_CHECKING:
     import torch
 
-    from recon_engine.structures import Meshes
+    from recon_engine.structures import Meshes, Pointclouds
 
 
 def endswith(path: PathOrStr, suffixes: tuple[str, ...]) -> bool:
@@ -47,6 +47,39 @@ class MeshFormatInterpreter:
 
         Args:
             data: batch of one mesh.
+            path: file to write.
+            path_manager: object with `open` that interprets `path`.
+            binary: whether to write a binary format, where there is a choice; None for the default.
+            **kwargs: options of the format.
+
+        Returns:
+            False if `path` is not of this format, True if it was written.
+        """
+        return False
+
+
+class PointcloudFormatInterpreter:
+    """Reads and writes point clouds in one file format; as `MeshFormatInterpreter` does with meshes."""
+
+    def read(self, path: PathOrStr, device: torch.device | str, path_manager: Any, **kwargs: Any) -> Pointclouds | None:
+        """Reads one point cloud.
+
+        Args:
+            path: file to read.
+            device: where the cloud is put.
+            path_manager: object with `open` and `exists` that interprets `path`.
+            **kwargs: options of the format.
+
+        Returns:
+            The cloud, or None if `path` is not of this format.
+        """
+        return None
+
+    def save(self, data: Pointclouds, path: PathOrStr, path_manager: Any, binary: bool | None, **kwargs: Any) -> bool:
+        """Writes one point cloud.
+
+        Args:
+            data: batch of one cloud.
             path: file to write.
             path_manager: object with `open` that interprets `path`.
             binary: whether to write a binary format, where there is a choice; None for the default.

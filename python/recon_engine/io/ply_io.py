@@ -1,4 +1,4 @@
-"""PLY: triangle meshes with vertex normals and colours, ASCII and binary."""
+"""PLY: triangle meshes and point clouds with normals and colours, ASCII and binary."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch import Tensor
 
 from ._numbers import cast, fan_triangles, format_rows
 from ._ply_parser import ListColumn, PlyElement, PlyFile, read_ply
-from .pluggable_formats import MeshFormatInterpreter, endswith
-from .utils import LocalPaths, PathOrStr, read_image, write_file
+from .pluggable_formats import MeshFormatInterpreter, PointcloudFormatInterpreter, endswith
+from .utils import LocalPaths, PathOrStr, file_name, read_image, write_file
 
 if TYPE_CHECKING:
-    from recon_engine.structures import Meshes
+    from recon_engine.structures import Meshes, Pointclouds
 
 
 @dataclass(frozen=True)
@@ -275,6 +275,73 @@ class MeshPlyFormat(MeshFormatInterpreter):
             data.faces_list()[0],
             data.verts_normals_list()[0] if data.has_verts_normals() else None,
             _vertex_colors(data),
+            binary is False,
+            decimal_places,
+            colors_as_uint8,
+        )
+        write_file(path, content, path_manager)
+        return True
+
+
+class PointcloudPlyFormat(PointcloudFormatInterpreter):
+    """PLY point clouds for `IO`, with normals, and with colours as the features. Other elements are skipped."""
+
+    def __init__(self) -> None:
+        self.known_suffixes = (".ply",)
+
+    def read(self, path: PathOrStr, device: torch.device | str, path_manager: Any, **kwargs: Any) -> Pointclouds | None:
+        """The vertices of the file in float32, or None if `path` does not end in .ply.
+
+        The features are the colours red, green and blue; of bytes, divided by 255.
+        """
+        from recon_engine.structures import Pointclouds
+
+        if not endswith(path, self.known_suffixes):
+            return None
+        data = load_ply_mesh(path, path_manager)
+        return Pointclouds(
+            points=[data.verts.to(device)],
+            features=None if data.verts_colors is None else [data.verts_colors.to(device)],
+            normals=None if data.verts_normals is None else [data.verts_normals.to(device)],
+        )
+
+    def save(
+        self,
+        data: Pointclouds,
+        path: PathOrStr,
+        path_manager: Any,
+        binary: bool | None,
+        decimal_places: int | None = None,
+        colors_as_uint8: bool = False,
+        **kwargs: Any,
+    ) -> bool:
+        """Writes the points with their normals and colours; False if `path` does not end in .ply.
+
+        Args:
+            data: batch of one cloud; its features, if any, are three colours.
+            path: file to write.
+            path_manager: opens `path`.
+            binary: False for text.
+            decimal_places: digits behind the point in text; 6 by default.
+            colors_as_uint8: whether colours are written as bytes 0..255 instead of floats.
+            **kwargs: ignored.
+
+        Raises:
+            ValueError: if the features are not three for each point.
+        """
+        if not endswith(path, self.known_suffixes):
+            return False
+        colors = data.features_packed()
+        if colors is not None and colors.shape[1] != 3:
+            raise ValueError(
+                f"{file_name(path)}: PLY has 3 colours for each point, the cloud has {colors.shape[1]} features; "
+                "save a cloud with features of shape (P, 3) or none"
+            )
+        content = _encode(
+            data.points_list()[0],
+            None,
+            data.normals_packed(),
+            colors,
             binary is False,
             decimal_places,
             colors_as_uint8,
