@@ -1,4 +1,4 @@
-"""Rays: marching, samples of distributions, rays of a camera, encodings; points that vote for voxels.
+"""Rays: marching, samples of distributions, rays of a camera, encodings; volumes along rays and of points.
 
 Every function here is written once and runs on either package: the names are the same.
 """
@@ -14,6 +14,7 @@ from rivals import DEVICE, OURS, Case, Functions, rival, speed_test
 from torch import Tensor
 
 RAYS, SAMPLES = 16384, 128
+SIDE = 128
 
 
 def _module(package: str, name: str) -> Any:
@@ -131,11 +132,51 @@ def _votes(points: int, size: int, channels: int, mode: str, backward: bool) -> 
     return _both(make)
 
 
+def _volume(views: int) -> Functions:
+    """Chapter 5 of the book: a volume of 128^3 voxels seen from several sides, and its gradient."""
+    inputs = [(_random(C, SIDE, SIDE, SIDE) + offset).requires_grad_() for C, offset in ((1, -4.5), (3, -0.5))]
+
+    def make(package: str) -> Callable[[], tuple[Tensor, ...]]:
+        renderer, Volumes = _module(package, "renderer"), _module(package, "structures").Volumes
+        R, T = renderer.look_at_view_transform(2.7, 0.0, torch.linspace(0, 324, views))
+        cameras = renderer.FoVPerspectiveCameras(R=R, T=T, device=DEVICE)
+        sampler = renderer.NDCMultinomialRaysampler(
+            image_width=SIDE, image_height=SIDE, n_pts_per_ray=150, min_depth=0.1, max_depth=3.0
+        )
+        draw = renderer.VolumeRenderer(sampler, renderer.EmissionAbsorptionRaymarcher()).to(DEVICE)
+
+        def call() -> tuple[Tensor, ...]:
+            batch = (t.sigmoid()[None].expand(views, -1, -1, -1, -1) for t in inputs)
+            images, _ = draw(cameras, Volumes(*batch, voxel_size=3 / SIDE))
+            return images.detach(), *torch.autograd.grad(images.square().mean(), inputs)
+
+        return call
+
+    return _both(make)
+
+
 def _close(ours: Any, theirs: Any) -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
 CASES = [
+    Case(
+        "VolumeRenderer forward + backward, 128^3 voxels, 128 x 128 x 150",
+        lambda: _volume(1),
+        target=6,
+        # Voxels are read in each direction and their gradients written.
+        bytes_moved=SIDE**3 * 4 * 4 * 3,
+        same=_close,
+        memory=True,
+    ),
+    Case(
+        "the same from 10 sides",
+        lambda: _volume(10),
+        target=6,
+        bytes_moved=SIDE**3 * 4 * 4 * 3,
+        same=_close,
+        memory=True,
+    ),
     Case(
         "emission-absorption forward + backward, 16k rays x 128 x RGB",
         lambda: _march(3, True),

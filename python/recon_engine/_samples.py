@@ -273,3 +273,9 @@ def points_to_volumes(random: Callable[..., Tensor]) -> tuple[Any, ...]:
     volumes = random(2, 1, 4, 3, 5), random(2, 3, 4, 3, 5)
     grids, mask = torch.tensor([[4, 3, 5], [3, 2, 5]]), random(2, 17) > 0.2
     return random(2, 17, 3) * 2.6 - 1.3, random(2, 17, 3), *volumes, grids, mask, True, False, True, 0.6, 0.7
+
+
+@_sample
+def march_volume(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    rays = random(2, 9, 3) * 2 - 1, random(2, 9, 3) - 0.5, random(18, 7).cumsum(1) * 0.3
+    return random(2, 3, 4, 5), random(2, 2, 3, 4, 5), *rays, 1e-3, 0.0, 2, "bilinear", "zeros", True

@@ -1,4 +1,4 @@
-"""The CUDA kernels of `march_rays` and `sample_pdf`, run on a CPU, give the answers of the CPU kernels."""
+"""The CUDA kernels of `march_rays`, `march_volume` and `sample_pdf`, run on a CPU, give the answers of the CPU's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from test_cuda_emulated import ORDERS, cuda  # noqa: F401 - a fixture
 from recon_engine import _samples
 from recon_engine.testing import values_and_grads
 
-MARCH, SAMPLE = (_samples.all_ops()[name] for name in ("march_rays", "sample_pdf"))
+MARCH, SAMPLE, VOLUME = (_samples.all_ops()[name] for name in ("march_rays", "sample_pdf", "march_volume"))
 
 
 def _compare(cuda, op, function, *inputs):  # noqa: F811
@@ -47,3 +47,38 @@ def test_samples_of_bins(cuda, B, rows):  # noqa: F811
 
 def _sample(bins, weights, u):
     return SAMPLE(bins, weights, u, 1e-5)
+
+
+def _volume_inputs(V, C, size, S=9):
+    rays = torch.rand(2, 40, 3, dtype=torch.float64) * 2.6 - 1.3
+    values = torch.rand(V, *size, dtype=torch.float64), torch.rand(V, C, *size, dtype=torch.float64)
+    return *values, rays, rays.flip(0) - rays, torch.rand(80, S, dtype=torch.float64).sort(1).values * 2
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("options", [(0, "bilinear", "zeros", True), (1, "nearest", "border", False)])
+@pytest.mark.parametrize(("V", "C", "size"), [(2, 3, (4, 5, 6)), (1, 0, (3, 1, 2)), (1, 2, (1, 3, 1))])
+def test_volumes(cuda, V, C, size, options, deterministic):  # noqa: F811
+    inputs = _volume_inputs(V, C, size)
+    torch.use_deterministic_algorithms(deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    try:
+        _compare(cuda, VOLUME, lambda *a: VOLUME(*a, 1e-3, 0.0, *options), *inputs)
+        _compare(cuda, VOLUME, lambda *a: VOLUME(*a, *inputs[1:], 1e-3, 0.0, *options), inputs[0])
+        _compare(cuda, VOLUME, lambda *a: VOLUME(*inputs[:4], *a, 1e-3, 0.0, *options), inputs[4])
+    finally:
+        torch.utils.deterministic.fill_uninitialized_memory = True
+        torch.use_deterministic_algorithms(False)
+
+
+def test_rays_end_in_opaque_volumes(cuda):  # noqa: F811
+    densities, *rest = _volume_inputs(2, 3, (4, 5, 6), S=20)
+    densities = torch.where(densities > 0.4, 1.0, densities)
+    _compare(cuda, VOLUME, lambda *a: VOLUME(*a, 1e-10, 1e-18, 1, "bilinear", "zeros", True), densities, *rest)
+
+
+def test_nothing_is_marched(cuda):  # noqa: F811
+    densities, features, origins, directions, lengths = _volume_inputs(1, 3, (4, 5, 6))
+    for rays, samples in ((0, 9), (40, 0)):
+        inputs = densities, features, origins[:, :rays], directions[:, :rays], lengths[: 2 * rays, :samples]
+        _compare(cuda, VOLUME, lambda *a: VOLUME(*a, 1e-10, 0.0, 1, "bilinear", "zeros", True), *inputs)

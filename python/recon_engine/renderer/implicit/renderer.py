@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from recon_engine.renderer.cameras import CamerasBase
+from recon_engine.renderer.implicit import _fused
 from recon_engine.renderer.implicit.utils import (
     HeterogeneousRayBundle,
     RayBundle,
@@ -53,7 +54,13 @@ class ImplicitRenderer(torch.nn.Module):
             ray_bundle: the rays.
         """
         _check_callable("volumetric_function", volumetric_function)
+        from recon_engine.renderer.mesh.renderer import is_fused
+
         ray_bundle = self.raysampler(cameras=cameras, volumetric_function=volumetric_function, **kwargs)
+        if is_fused() and isinstance(volumetric_function, VolumeSampler):
+            images = _fused.render(volumetric_function, self.raymarcher, ray_bundle, kwargs)
+            if images is not None:
+                return images, ray_bundle
         densities, features = volumetric_function(ray_bundle=ray_bundle, cameras=cameras, **kwargs)
         images = self.raymarcher(rays_densities=densities, rays_features=features, ray_bundle=ray_bundle, **kwargs)
         return images, ray_bundle
@@ -61,6 +68,12 @@ class ImplicitRenderer(torch.nn.Module):
 
 class VolumeRenderer(torch.nn.Module):
     """Renders `Volumes`.
+
+    Where sampler and marcher are the library's own (not classes derived from them), the volumes have one density for a
+    voxel, from 0 to 1, and all tensors are of one dtype, one fused kernel reads and marches them and the samples are
+    never written: the same images and gradients, a fraction of the memory. Of volumes that `expand` made of one tensor
+    that one is read, and its gradient is computed without one for each image; `torch.autograd.grad` with respect to the
+    expanded tensor itself then raises. `recon_engine.renderer.fused(False)` turns fusing off.
 
     Args:
         raysampler: makes rays of `cameras=`.
