@@ -83,6 +83,33 @@ def test_fit_points(tmp_path, cube):
     assert (out / "mesh.ply").exists()
 
 
+FIELD = ["--fast", "--iters", "4", "--views", "4", "--image-size", "16"]
+
+
+@pytest.mark.parametrize(("command", "file"), [("volume", "volume.pt"), ("nerf", "field.pt")])
+def test_volume_and_nerf(tmp_path, cube, capsys, command, file):
+    out = tmp_path / "out"
+    assert main([command, "--obj", str(cube), *FIELD, "--out", str(out)]) == 0
+    assert f"report: {out / 'report.html'}" in capsys.readouterr().out
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert (metrics["iterations"], metrics["source"], metrics["settings"]["views"]) == (4, "cube.obj", 4)
+    assert (out / file).exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cube.obj", "out"]
+
+
+def test_a_file_of_another_run_is_no_checkpoint(tmp_path, cube, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = ["volume", "--obj", str(cube), *FIELD]
+    checkpoint = tmp_path / "recon-volume.checkpoint"
+    checkpoint.write_text("old")
+    assert "of an earlier run exists: add --resume to go on, or --overwrite to begin anew" in run_bad(command, capsys)
+    assert checkpoint.read_text() == "old"
+    assert main([*command, "--resume"]) == 2
+    assert "recon-volume.checkpoint cannot be read" in capsys.readouterr().err.splitlines()[-1]
+    assert main([*command, "--overwrite"]) == 0
+    assert not checkpoint.exists()
+
+
 def test_demo_needs_nothing_and_repeats(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
@@ -124,6 +151,15 @@ def run_bad(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["fit-points", "ANGLES"], "must end in .obj or .ply"),
         (["fit-points", "CUBE", "--lr", "0"], "learning_rate must be above 0, got 0.0"),
         (["fit-points", "CUBE", "--samples", "0"], "samples must be 1 or more, got 0"),
+        (["volume", "--obj", "missing.obj"], "missing.obj does not exist"),
+        (["volume", "--obj", "POINTS"], "2 vertices but no faces: a mesh is needed"),
+        (["volume", "--iters", "0"], "iterations must be 1 or more, got 0"),
+        (["volume", "--resolution", "1"], "resolution must be 2 or more, got 1"),
+        (["volume", "--resume"], "there is no checkpoint recon-volume.checkpoint to resume from"),
+        (["nerf", "--resume", "--overwrite"], "give either --overwrite, which begins anew, or --resume, which goes on"),
+        (["nerf", "--out", "PHOTOS", "--overwrite"], "holds no results of an earlier run"),
+        (["nerf", "--lr", "0"], "learning_rate must be above 0, got 0.0"),
+        (["nerf", "--device", "abacus"], "--device abacus cannot be used"),
     ],
 )
 def test_bad_input_is_one_line(arguments, message, tmp_path, cube, photographs, capsys, monkeypatch):
@@ -400,6 +436,31 @@ def test_ctrl_c_saves_what_was_reached(tmp_path):
     assert "was stopped after" in (tmp_path / "recon-demo" / "report.html").read_text()
 
 
+def test_a_stopped_run_goes_on(tmp_path):
+    """Ctrl-C leaves results and a checkpoint; what goes on from it ends like a run that nobody stopped."""
+    command = ["volume", "--fast", "--views", "4", "--image-size", "16", "--resolution", "8", "--iters", "400"]
+    process = start(command, tmp_path)
+    shown, began = "", time.monotonic()
+    while "loss=" not in shown and process.poll() is None and time.monotonic() - began < 60:
+        shown += process.stderr.read(1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "what was reached is saved; --resume goes on" in errors
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["recon-volume", "recon-volume.checkpoint"]
+    stopped = json.loads((tmp_path / "recon-volume" / "metrics.json").read_text())
+    assert stopped["interrupted"]
+    assert 0 < stopped["iterations"] < 400
+
+    for options in (["--resume"], ["--out", "whole"]):
+        process = start([*command, *options], tmp_path)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["recon-volume", "whole"]
+    curves = [(tmp_path / name / "losses.csv").read_text() for name in ("recon-volume", "whole")]
+    assert curves[0] == curves[1]
+
+
 def test_ctrl_c_leaves_no_half_written_film(tmp_path, cube):
     pytest.importorskip("imageio_ffmpeg")
     process = start(["render", str(cube), "--turntable", "a.mp4", "--frames", "5000"], tmp_path)
@@ -436,5 +497,5 @@ def test_module_prints_help(tmp_path):
     process = start(["--help"], tmp_path)
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
-    for command in ("build", "fit-points", "render", "demo", "doctor"):
+    for command in ("build", "fit-points", "volume", "nerf", "render", "demo", "doctor"):
         assert command in out

@@ -1,4 +1,4 @@
-"""The `recon` command: `recon build`, `recon fit-points`, `recon render`, `recon demo`, `recon doctor`.
+"""The `recon` command: `recon build`, `fit-points`, `volume`, `nerf`, `render`, `demo` and `doctor`.
 
 Wrong input ends in one line on stderr and exit code 2; Ctrl-C saves what was reached and ends with 130.
 """
@@ -144,6 +144,131 @@ def fit_points(
     return _save(method.save_results, result, out, overwrite, file.name)
 
 
+def volume(
+    *,
+    obj: Path | None = None,
+    out: Path = Path("recon-volume"),
+    overwrite: bool = False,
+    resume: bool = False,
+    preset: Literal["framed", "documented"] = "framed",
+    fast: bool = False,
+    views: int | None = None,
+    iters: int | None = None,
+    lr: float | None = None,
+    resolution: int | None = None,
+    image_size: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> int:
+    """Fit a volume of densities and colours to pictures of a mesh.
+
+    Args:
+        obj: the mesh, in any format that trimesh reads. Default: the built-in building.
+        out: the results folder.
+        overwrite: replace the results folder, and the checkpoint beside it, if they exist.
+        resume: go on from the checkpoint of a run that was stopped or killed; repeat its other options.
+        preset: `documented` keeps every documented value; `framed` has cameras all around and keeps to the object.
+        fast: small and coarse, in seconds.
+        views: cameras around the mesh. Default: 40.
+        iters: iterations. Default: 300.
+        lr: learning rate. Default: 0.1.
+        resolution: voxels along each side. Default: 128.
+        image_size: side of the pictures in pixels. Default: 128.
+        seed: decides everything random.
+        device: cpu, cuda or cuda:N.
+    """
+    checkpoint = _prepare_checkpoint(out, overwrite, resume, device)
+    from recon_engine.methods import volume as method
+
+    changes = {
+        "views": views,
+        "iterations": iters,
+        "learning_rate": lr,
+        "resolution": resolution,
+        "image_size": image_size,
+        "seed": seed,
+    }
+    settings = method.volume_settings(preset, fast=fast, **changes)
+    mesh, source = _object(obj, device)
+    if overwrite:
+        checkpoint.unlink(missing_ok=True)
+    result = method.from_mesh(mesh, settings, checkpoint=checkpoint, show_progress=True)
+    return _save(method.save_results, result, out, overwrite or resume, source, checkpoint)
+
+
+def nerf(
+    *,
+    obj: Path | None = None,
+    out: Path = Path("recon-nerf"),
+    overwrite: bool = False,
+    resume: bool = False,
+    preset: Literal["framed", "documented"] = "framed",
+    fast: bool = False,
+    views: int | None = None,
+    iters: int | None = None,
+    lr: float | None = None,
+    hidden: int | None = None,
+    image_size: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> int:
+    """Fit a neural radiance field to pictures of a mesh.
+
+    Args:
+        obj: the mesh, in any format that trimesh reads. Default: the built-in building.
+        out: the results folder.
+        overwrite: replace the results folder, and the checkpoint beside it, if they exist.
+        resume: go on from the checkpoint of a run that was stopped or killed; repeat its other options.
+        preset: `documented` keeps every documented value; `framed` has cameras all around and keeps to the object.
+        fast: a small network on small pictures, for a CPU; without it the fit is for a GPU.
+        views: cameras around the mesh. Default: 40, with --fast 20.
+        iters: iterations. Default: 3000, with --fast 300.
+        lr: learning rate. Default: 0.001, with --fast 0.003.
+        hidden: width of the network. Default: 256, with --fast 64.
+        image_size: side of the pictures in pixels. Default: 128, with --fast 64.
+        seed: decides everything random.
+        device: cpu, cuda or cuda:N.
+    """
+    checkpoint = _prepare_checkpoint(out, overwrite, resume, device)
+    from recon_engine.methods import nerf as method
+
+    changes = {
+        "views": views,
+        "iterations": iters,
+        "learning_rate": lr,
+        "hidden": hidden,
+        "image_size": image_size,
+        "seed": seed,
+    }
+    settings = method.nerf_settings(preset, fast=fast, **changes)
+    mesh, source = _object(obj, device)
+    if overwrite:
+        checkpoint.unlink(missing_ok=True)
+    result = method.from_mesh(mesh, settings, checkpoint=checkpoint, show_progress=True)
+    return _save(method.save_results, result, out, overwrite or resume, source, checkpoint)
+
+
+def _object(obj: Path | None, device: str) -> tuple[Any, str]:
+    """The mesh of a file, or the built-in building; and what to call it."""
+    if obj is not None:
+        return _load(obj, device), obj.name
+    from recon_engine.methods.shapes import building
+
+    return building(colors=True, device=device), "the built-in building"
+
+
+def _load(file: Path, device: str) -> Any:
+    """The mesh of a file; what its reader warns of goes to stderr in our words."""
+    from recon_engine import quick
+
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        mesh = quick.load(file, device)
+    for warning in heard:
+        print(f"recon: warning: {warning.message}", file=sys.stderr)
+    return mesh
+
+
 def render(
     file: Annotated[Path, "positional"],
     /,
@@ -191,11 +316,7 @@ def render(
     from recon_engine.methods import _pictures as pictures
 
     view = quick.View(**shown)
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always")
-        mesh = quick.load(file, device)
-    for warning in heard:
-        print(f"recon: warning: {warning.message}", file=sys.stderr)
+    mesh = _load(file, device)
 
     def laid(rgba: Any) -> Any:
         pixels = pictures.as_bytes(rgba)
@@ -355,7 +476,15 @@ def _run(arguments: list[str]) -> int:
     from recon_engine._extra import extra
 
     tyro = extra("tyro", "cli")
-    commands = {"build": build, "fit-points": fit_points, "render": render, "demo": demo, "doctor": doctor}
+    commands = {
+        "build": build,
+        "fit-points": fit_points,
+        "volume": volume,
+        "nerf": nerf,
+        "render": render,
+        "demo": demo,
+        "doctor": doctor,
+    }
     return int(
         tyro.extras.subcommand_cli_from_dict(
             commands, prog="recon", description="Differentiable 3D reconstruction.", args=arguments
@@ -374,6 +503,21 @@ def _prepare(out: Path, overwrite: bool, device: str) -> None:
     _check_device(device)
 
 
+def _prepare_checkpoint(out: Path, overwrite: bool, resume: bool, device: str) -> Path:
+    """As `_prepare`; and the file beside the results folder that the state of the run is kept in."""
+    if overwrite and resume:
+        raise ValueError("give either --overwrite, which begins anew, or --resume, which goes on")
+    _prepare(out, overwrite or resume, device)
+    checkpoint = out.with_name(out.name + ".checkpoint")
+    if resume and not checkpoint.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {checkpoint} to resume from")
+    if checkpoint.exists() and not resume and not overwrite:
+        raise FileExistsError(
+            f"the checkpoint {checkpoint} of an earlier run exists: add --resume to go on, or --overwrite to begin anew"
+        )
+    return checkpoint
+
+
 def _check_device(device: str) -> None:
     import torch
 
@@ -383,17 +527,27 @@ def _check_device(device: str) -> None:
         raise ValueError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
 
 
-def _save(save: Callable[[Any, Path, str], None], result: Any, out: Path, overwrite: bool, source: str) -> int:
-    """Write the results folder, say where it is, and return the exit code."""
+def _save(
+    save: Callable[[Any, Path, str], None],
+    result: Any,
+    out: Path,
+    overwrite: bool,
+    source: str,
+    checkpoint: Path | None = None,
+) -> int:
+    """Write the results folder, say where it is, remove the checkpoint of a whole run, and return the exit code."""
     from recon_engine.methods._run import results_folder
 
     with results_folder(out, overwrite) as folder:
         save(result, folder, source)
     print(f"report: {(out / 'report.html').absolute()}")
     if not result.interrupted:
+        if checkpoint is not None:
+            checkpoint.unlink(missing_ok=True)
         return 0
     done, planned = result.history.length, result.settings.iterations
-    return _complain(f"stopped after {done} of {planned} iterations; what was reached is saved", _INTERRUPTED)
+    more = "" if checkpoint is None else "; --resume goes on"
+    return _complain(f"stopped after {done} of {planned} iterations; what was reached is saved{more}", _INTERRUPTED)
 
 
 def _complain(text: str, code: int) -> int:

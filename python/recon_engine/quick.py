@@ -163,13 +163,13 @@ def depth_map(mesh: Meshes | Path | str | Sequence[Tensor], **view: Any) -> Tens
         ValueError: see `render`.
     """
     seen = View(**view)
-    surface = _Surface.of(mesh)
+    surface = Surface.of(mesh)
     cameras = surface.cameras([seen])[0] if seen.camera is None else seen.camera
     depth = _depth(surface.placed(seen), cameras, seen.shape)[0]
     return depth * surface.scale if seen.camera is None else depth
 
 
-class _Surface(NamedTuple):
+class Surface(NamedTuple):
     """One mesh, and its vertices moved and scaled so that they lie within the unit sphere."""
 
     mesh: Meshes
@@ -178,7 +178,7 @@ class _Surface(NamedTuple):
     scale: float
 
     @classmethod
-    def of(cls, mesh: Meshes | Path | str | Sequence[Tensor]) -> _Surface:
+    def of(cls, mesh: Meshes | Path | str | Sequence[Tensor]) -> Surface:
         """What `render` takes, checked."""
         mesh = _as_meshes(mesh)
         verts = mesh.verts_packed()
@@ -243,7 +243,7 @@ def _fitted(verts: Tensor, turns: Sequence[Tensor], view: View) -> tuple[float, 
 
 def _pictures(mesh: Meshes | Path | str | Sequence[Tensor], views: Sequence[View]) -> Iterator[Tensor]:
     """The mesh in views that differ in azimuth only."""
-    surface, view = _Surface.of(mesh), views[0]
+    surface, view = Surface.of(mesh), views[0]
     cameras = surface.cameras(views) if view.camera is None else [view.camera]
     if view.shader == "depth":
         placed = surface.placed(view)
@@ -252,7 +252,7 @@ def _pictures(mesh: Meshes | Path | str | Sequence[Tensor], views: Sequence[View
         placed = surface.placed(view)
         yield from (_silhouette(placed, camera, view) for camera in cameras)
     else:
-        lit = _Lit.of(surface, view)
+        lit = Lit.of(surface, view)
         middle = surface.center if view.camera is not None else torch.zeros_like(surface.center)
         for camera in cameras:
             renderer = studio(camera, view.shape, view.shader, middle)
@@ -345,7 +345,7 @@ def _depth_picture(mesh: Meshes, cameras: Any, view: View) -> Tensor:
     return shrink(torch.stack([grey, grey, grey, is_shown.to(grey)], -1))[0]
 
 
-class _Lit(NamedTuple):
+class Lit(NamedTuple):
     """A surface whose faces do not share their corners, so that each corner has a normal of its own."""
 
     corners: Tensor
@@ -353,7 +353,7 @@ class _Lit(NamedTuple):
     textures: Any
 
     @classmethod
-    def of(cls, surface: _Surface, view: View) -> _Lit:
+    def of(cls, surface: Surface, view: View) -> Lit:
         faces = surface.mesh.faces_packed()
         verts = surface.unit if view.camera is None else surface.mesh.verts_packed()
         textures = _corner_textures(surface.mesh, at_corners=view.shader == "gouraud")

@@ -77,6 +77,15 @@ class History:
         self.length += 1
         return torch.where(self.weights > 0, row * self.weights, 0.0).sum()
 
+    def rows(self) -> Tensor:
+        """(length, columns) as recorded, on the CPU."""
+        return self._rows[: self.length].cpu()
+
+    def restore(self, rows: Tensor) -> None:
+        """Begin with the rows of an earlier run."""
+        self.length = len(rows)
+        self._rows[: self.length] = rows.to(self._rows)
+
     def last(self) -> float:
         """The newest weighted sum. Waits for the device."""
         row = self._rows[self.length - 1]
@@ -84,8 +93,7 @@ class History:
 
     def table(self) -> dict[str, list[float]]:
         """Every loss as recorded, unweighted, and the weighted sum as `total`."""
-        rows = self._rows[: self.length].cpu()
-        weights = self.weights.cpu()
+        rows, weights = self.rows(), self.weights.cpu()
         total = torch.where(weights > 0, rows * weights, 0.0).sum(1)
         columns = {name: rows[:, i].tolist() for i, name in enumerate(self.columns)}
         return {"total": total.tolist(), **columns}
@@ -119,10 +127,14 @@ class Loop:
     Ctrl-C is not handled here.
 
     Args:
-        iterations: how many.
+        iterations: how many, those that the history has already included.
         history: where the progress bar reads the loss.
         label: the text before the bar.
         show: draw a progress bar (needs tqdm, `recon_engine[cli]`).
+
+    Attributes:
+        interrupted: Ctrl-C ended it early.
+        seconds: how long it has taken; those of an earlier run may be set before it starts.
 
     Example:
         >>> history = History(["loss"], [1.0], 3)
@@ -135,16 +147,21 @@ class Loop:
         self.history = history
         self.interrupted = False
         self.seconds = 0.0
-        self._bar = extra("tqdm", "cli").tqdm(total=iterations, desc=label, unit="it", mininterval=0) if show else None
+        self._bar = None
+        if show:
+            options = {"initial": history.length, "unit": "it", "mininterval": 0}
+            self._bar = extra("tqdm", "cli").tqdm(total=iterations, desc=label, **options)
 
     def __iter__(self) -> Iterator[int]:
-        began = shown = time.perf_counter()
-        counted = 0
+        shown = time.perf_counter()
+        began = shown - self.seconds
+        counted = self.history.length
         try:
             with _CatchInterrupt() as interrupt:
-                for i in range(self.iterations):
+                for i in range(counted, self.iterations):
                     yield i
                     now = time.perf_counter()
+                    self.seconds = now - began
                     if now - shown > _LOG_SECONDS or i + 1 == self.iterations or interrupt.pressed:
                         self._log(i + 1 - counted)
                         counted, shown = i + 1, now

@@ -82,6 +82,7 @@ def test_bounds_themselves_do_not_warn():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         AbsorptionOnlyRaymarcher()(torch.tensor([[[0.0], [1.0]]]))
+        AbsorptionOnlyRaymarcher()(torch.tensor([[[0.0], [1.0000002]]]))  # what an interpolation makes of ones
 
 
 @pytest.mark.parametrize(

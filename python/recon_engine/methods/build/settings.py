@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any, Literal
+
+from .._settings import above, at_least, at_most, choice, with_changes
 
 Start = Literal["cube", "sphere"]
 Preset = Literal["framed", "documented"]
@@ -56,13 +58,13 @@ class BuildSettings:
     """Decides the order of views; the same seed gives the same mesh."""
 
     def __post_init__(self) -> None:
-        _choice(self, "start", ("cube", "sphere"))
-        _at_least(self, 0, "level", "views_per_iteration", "seed", "momentum")
-        _at_least(self, 1, "iterations", "views", "image_size", "faces_per_pixel")
-        _at_least(self, 0, "weight_silhouette", "weight_edge", "weight_normal", "weight_laplacian")
-        _above(self, 0, "sphere_radius", "distance", "sigma", "learning_rate")
-        _at_most(self, "level", 7)
-        _at_most(self, "image_size", 4096)
+        choice(self, "start", ("cube", "sphere"))
+        at_least(self, 0, "level", "views_per_iteration", "seed", "momentum")
+        at_least(self, 1, "iterations", "views", "image_size", "faces_per_pixel")
+        at_least(self, 0, "weight_silhouette", "weight_edge", "weight_normal", "weight_laplacian")
+        above(self, 0, "sphere_radius", "distance", "sigma", "learning_rate")
+        at_most(self, "level", 7)
+        at_most(self, "image_size", 4096)
         if self.momentum >= 1:
             raise ValueError(f"momentum must be below 1, got {self.momentum}")
         if self.distance <= 1:
@@ -95,7 +97,7 @@ def mesh_settings(preset: Preset = "framed", **changes: Any) -> BuildSettings:
     Raises:
         ValueError: a field is out of its range, or the preset is unknown.
     """
-    return _settings(preset, {}, changes)
+    return with_changes(BuildSettings, _PRESETS, preset, changes)
 
 
 def image_settings(preset: Preset = "framed", **changes: Any) -> BuildSettings:
@@ -108,37 +110,4 @@ def image_settings(preset: Preset = "framed", **changes: Any) -> BuildSettings:
     Raises:
         ValueError: a field is out of its range, or the preset is unknown.
     """
-    return _settings(preset, _IMAGES, changes)
-
-
-def _settings(preset: str, base: dict[str, Any], changes: dict[str, Any]) -> BuildSettings:
-    if preset not in _PRESETS:
-        raise ValueError(f"preset must be one of {', '.join(_PRESETS)}, got {preset!r}")
-    known = {field.name for field in fields(BuildSettings)}
-    unknown = sorted(set(changes) - known)
-    if unknown:
-        raise TypeError(f"BuildSettings has no field {unknown[0]!r}")
-    given = {name: value for name, value in changes.items() if value is not None}
-    return replace(BuildSettings(), **{**_PRESETS[preset], **base, **given})
-
-
-def _choice(settings: BuildSettings, name: str, choices: tuple[str, ...]) -> None:
-    if getattr(settings, name) not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(settings, name)!r}")
-
-
-def _at_least(settings: BuildSettings, low: float, *names: str) -> None:
-    for name in names:
-        if not low <= getattr(settings, name) < math.inf:
-            raise ValueError(f"{name} must be {low} or more, got {getattr(settings, name)}")
-
-
-def _at_most(settings: BuildSettings, name: str, high: float) -> None:
-    if getattr(settings, name) > high:
-        raise ValueError(f"{name} must be {high} or less, got {getattr(settings, name)}")
-
-
-def _above(settings: BuildSettings, low: float, *names: str) -> None:
-    for name in names:
-        if not low < getattr(settings, name) < math.inf:
-            raise ValueError(f"{name} must be above {low}, got {getattr(settings, name)}")
+    return with_changes(BuildSettings, _PRESETS, preset, _IMAGES, changes)

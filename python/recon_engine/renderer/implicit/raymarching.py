@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_ROUNDED = 1e-6  # trilinear weights sum to one but for this much
+
 
 class EmissionAbsorptionRaymarcher(torch.nn.Module):
     """Shows the features of samples, dimmed by what lies in front of them.
@@ -91,11 +93,11 @@ def _march(densities: Tensor, features: Tensor, eps: float, shift: int) -> Tenso
 
 
 def _check_density_bounds(rays_densities: Tensor, bounds: tuple[float, float] = (0.0, 1.0)) -> None:
-    """Warns where densities lie outside of `bounds`."""
+    """Warns where densities lie outside of `bounds` by more than an interpolation between them is rounded."""
     if rays_densities.numel() == 0 or torch.compiler.is_compiling():
         return
     low, high = rays_densities.detach().aminmax()
-    if bool((low < bounds[0]) | (high > bounds[1])):
+    if bool((low < bounds[0] - _ROUNDED) | (high > bounds[1] + _ROUNDED)):
         warnings.warn(
             f"One or more elements of rays_densities are outside of valid range {bounds}: they lie between "
             f"{low.item():g} and {high.item():g}; a sigmoid or `1 - exp(-x)` makes densities of any numbers x >= 0",

@@ -1,0 +1,18 @@
+"""Fit a volume of densities and colours to pictures of an object."""
+
+from __future__ import annotations
+
+from .fit import VolumeModel, VolumeResult, from_mesh, render
+from .results import load_volume, save_results
+from .settings import VolumeSettings, volume_settings
+
+__all__ = [
+    "VolumeModel",
+    "VolumeResult",
+    "VolumeSettings",
+    "from_mesh",
+    "load_volume",
+    "render",
+    "save_results",
+    "volume_settings",
+]

@@ -1,0 +1,176 @@
+"""Fit a volume to pictures of an object: its densities and colours are changed until it looks like the object.
+
+Every voxel has a density and a colour, both the sigmoid of a free number. A ray shows the colours along it, weighted by
+the densities and dimmed by what lies in front (emission and absorption: Max, Optical models for direct volume
+rendering, 1995); its opacity is the silhouette. Both are compared with pictures by a Huber loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recon_engine.renderer import (
+    EmissionAbsorptionRaymarcher,
+    FoVPerspectiveCameras,
+    NDCMultinomialRaysampler,
+    RayBundle,
+    VolumeRenderer,
+)
+from recon_engine.structures import Meshes, Volumes
+
+from .._fields import LOSSES, FieldResult, measures, turning
+from .._run import History
+from .._train import Checkpoint, train
+from .._views import Pictures, fitted_views, held_out_views, huber, place
+from .settings import VolumeSettings, volume_settings
+
+_START_DENSITY = -4.0  # its sigmoid, 0.018, is thin enough that every voxel is seen
+
+
+@dataclass(frozen=True)
+class VolumeResult(FieldResult):
+    """What the fit of a volume reached.
+
+    Fields:
+        volumes: one volume in the units of the fit, densities (1, 1, D, H, W) and colours (1, 3, D, H, W) from 0 to 1.
+        settings: what it was made with.
+    """
+
+    volumes: Volumes
+    settings: VolumeSettings
+
+
+class VolumeModel(torch.nn.Module):
+    """The free numbers of a volume.
+
+    Args:
+        settings: for its size.
+    """
+
+    def __init__(self, settings: VolumeSettings) -> None:
+        super().__init__()
+        shape = 3 * (settings.resolution,)
+        self.voxel_size = settings.voxel_size
+        self.log_densities = torch.nn.Parameter(torch.full((1, *shape), _START_DENSITY))
+        self.log_colors = torch.nn.Parameter(torch.zeros(3, *shape))
+
+    def forward(self) -> Volumes:
+        """The volume, centred at the origin. Differentiable."""
+        return Volumes(
+            densities=self.log_densities.sigmoid()[None],
+            features=self.log_colors.sigmoid()[None],
+            voxel_size=self.voxel_size,
+        )
+
+
+def from_mesh(
+    target: Meshes,
+    settings: VolumeSettings | None = None,
+    *,
+    checkpoint: Path | None = None,
+    show_progress: bool = False,
+) -> VolumeResult:
+    """Fit a volume to pictures that are rendered from a mesh, in its colours.
+
+    Args:
+        target: one mesh. It is centred and scaled into the unit sphere first.
+        settings: `volume_settings()` when not given.
+        checkpoint: a file that the state is kept in every half minute and at the end. Where it exists the fit goes on
+            from it, and ends as if it had not been stopped.
+        show_progress: draw a progress bar.
+
+    Returns:
+        The volume and its measures. The same seed gives the same volume.
+
+    Raises:
+        ValueError: not exactly one mesh, or one that is empty, flat to a point, or not finite; a checkpoint of another
+            run.
+        FloatingPointError: the learning rate was too high.
+    """
+    settings = volume_settings() if settings is None else settings
+    placed = place(target)
+    views = fitted_views(placed, settings)
+    model = VolumeModel(settings).to(placed.center.device)
+    history = History(LOSSES, (1.0, 1.0), settings.iterations, placed.center.device)
+    loop = train(
+        model,
+        partial(_losses, model, _renderer(settings), views, settings),
+        history,
+        settings,
+        Checkpoint(checkpoint, {"method": "volume", "target": placed.about, **asdict(settings)}),
+        label="fitting a volume",
+        show_progress=show_progress,
+    )
+    with torch.no_grad():
+        volumes = model()
+    see = partial(render, volumes, settings=settings)
+    held_out = held_out_views(placed, settings)
+    return VolumeResult(
+        center=placed.center,
+        scale=placed.scale,
+        views=views,
+        held_out=held_out,
+        **measures(see, held_out),
+        turntable=turning(see, placed, settings),
+        history=history,
+        settings=settings,
+        interrupted=loop.interrupted,
+        seconds=loop.seconds,
+        volumes=volumes,
+    )
+
+
+def render(volumes: Volumes, cameras: FoVPerspectiveCameras, settings: VolumeSettings) -> Tensor:
+    """(N, S, S, 4): colours on black and opacity of one volume from N cameras, without gradients."""
+    renderer = _renderer(replace(settings, rays_per_view=0, stratified=False))
+    size = settings.image_size
+    with torch.no_grad():
+        rays = [renderer(cameras=cameras[i], volumes=volumes)[0] for i in range(len(cameras))]
+    return torch.cat(rays).reshape(-1, size, size, 4)
+
+
+class _OneVolume(torch.nn.Module):
+    """The rays of all cameras as one set of rays: those of the only volume."""
+
+    def __init__(self, raysampler: NDCMultinomialRaysampler) -> None:
+        super().__init__()
+        self.raysampler = raysampler
+
+    def forward(self, **kwargs: Any) -> RayBundle:
+        return RayBundle(*(field.reshape(1, -1, field.shape[-1]) for field in self.raysampler(**kwargs)))
+
+
+def _renderer(settings: VolumeSettings) -> VolumeRenderer:
+    near, far = settings.depths
+    rays = NDCMultinomialRaysampler(
+        image_width=settings.image_size,
+        image_height=settings.image_size,
+        n_pts_per_ray=settings.points_per_ray,
+        min_depth=near,
+        max_depth=far,
+        n_rays_per_image=min(settings.rays_per_view, settings.image_size**2) or None,
+        stratified_sampling=settings.stratified,
+    )
+    return VolumeRenderer(_OneVolume(rays), EmissionAbsorptionRaymarcher())
+
+
+def _losses(
+    model: VolumeModel, renderer: VolumeRenderer, views: Pictures, settings: VolumeSettings, generator: torch.Generator
+) -> Sequence[partial[Tensor]]:
+    """Colours and silhouettes of some views, drawn at random, against the pictures."""
+    count = min(settings.views_per_iteration, settings.views)
+    picked = torch.randperm(settings.views, generator=generator)[:count].to(views.rgba.device)
+    images, rays = renderer(cameras=views.cameras[picked], volumes=model())
+    got = images.reshape(count, -1, 4)
+    expected = views.at(picked, rays.xys.reshape(count, -1, 2))
+    return (
+        partial(huber, got[..., :3], expected[..., :3], settings.huber),
+        partial(huber, got[..., 3], expected[..., 3], settings.huber),
+    )
