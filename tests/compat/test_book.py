@@ -1,4 +1,4 @@
-"""Programs of the kind of the book's chapters 2 and 4 end with the book's pictures and stop where the book's stop."""
+"""Programs of the kind of the book's chapters 2, 4, 5 and 6 end with the book's pictures, shapes and losses."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import recon_engine
 
@@ -18,11 +19,11 @@ FOLDER = Path(__file__).parent
 PICTURES = ["light_at_front", "light_at_back", "dark", "green", "red", "blue"]
 
 
-def compat(name: str, *arguments: str) -> str:
+def compat(name: str, *arguments: str, runner: tuple[str, ...] = ("-m", "recon_engine.compat")) -> str:
     """What the program prints when it runs, unmodified, on recon_engine."""
     path = os.pathsep.join([str(Path(recon_engine.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
-        [sys.executable, "-m", "recon_engine.compat", str(FOLDER / name), *arguments],
+        [sys.executable, *runner, str(FOLDER / name), *arguments],
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"},
         capture_output=True,
         text=True,
@@ -74,3 +75,75 @@ def test_pose_estimations_of_chapter_4(recon_data, program, mesh, stop):
     # The camera starts 5.3 from where it should be.
     assert float(re.findall(r"^distance (\S+)$", printed, re.MULTILINE)[0]) < 0.15
     assert seconds < 60
+
+
+def test_rays_samples_and_pictures_of_chapter_5(tmp_path):
+    """Three programs, each on the file of the one before; the shapes are those that the book prints."""
+    rays, samples, images = (str(tmp_path / f"{name}.pt") for name in ("rays", "samples", "images"))
+    assert compat("sample_rays.py", rays).splitlines() == [
+        "origins torch.Size([10, 64, 64, 3])",
+        "directions torch.Size([10, 64, 64, 3])",
+        "lengths torch.Size([10, 64, 64, 50])",
+        "xys torch.Size([10, 64, 64, 2])",
+    ]
+    assert compat("sample_volumes.py", rays, samples).splitlines() == [
+        "densities torch.Size([10, 64, 64, 50, 1])",
+        "features torch.Size([10, 64, 64, 50, 3])",
+    ]
+    assert compat("march_rays.py", samples, images) == "images torch.Size([10, 64, 64, 4])\n"
+
+    # The definition, on what the programs wrote.
+    kept, rendered = torch.load(samples), torch.load(images)
+    density, feature = kept["rays_densities"].double()[..., 0], kept["rays_features"].double()
+    passed = (1 - density).cumprod(-1)
+    weight = density * torch.cat([torch.ones_like(passed[..., :1]), passed[..., :-1]], -1)
+    torch.testing.assert_close(rendered[..., :3].double(), (weight[..., None] * feature).sum(-2), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(rendered[..., 3].double(), 1 - passed[..., -1], rtol=1e-4, atol=1e-5)
+    assert 0.1 < float(rendered[..., 3].mean()) < 0.95
+
+
+def losses_of(printed: str) -> list[float]:
+    return [float(value) for value in re.findall(r"^loss (\S+)$", printed, re.MULTILINE)]
+
+
+def number(printed: str, name: str) -> float:
+    return float(re.findall(rf"^{name} (\S+)$", printed, re.MULTILINE)[0])
+
+
+def test_volume_of_chapter_5(recon_data):
+    """300 iterations of 128 voxels and 150 samples in the book."""
+    cow = str(recon_data / "book/chap2/data/cow_mesh/cow.obj")
+    printed = compat("volume_of_cow.py", cow, "60", "32", "32", "40")
+    losses = losses_of(printed)
+    assert len(losses) == 60
+    assert max(losses[-5:]) < 0.15 * losses[0]
+    assert "rendered torch.Size([4, 32, 32, 4])" in printed
+    assert number(printed, "psnr") > 22
+
+
+def test_radiance_field_of_chapter_6(recon_data):
+    """3000 iterations of 750 rays with 128 samples in the book."""
+    cow = str(recon_data / "book/chap2/data/cow_mesh/cow.obj")
+    printed = compat("nerf_of_cow.py", cow, "100", "32", "24", "64", "64")
+    assert "parameters 54724" in printed  # 317188 with the book's 256 for 64
+    assert "rays torch.Size([6, 64, 3]) torch.Size([6, 64, 24]) torch.Size([6, 64, 4])" in printed
+    assert "whole torch.Size([1, 32, 32, 4])" in printed
+    losses = losses_of(printed)
+    assert len(losses) == 100
+    assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
+
+
+@pytest.mark.parametrize(
+    ("program", "sizes"),
+    [("volume_of_cow.py", ("4", "16", "12", "16")), ("nerf_of_cow.py", ("4", "16", "12", "32", "32"))],
+)
+def test_pytorch3d_prints_the_same(recon_data, program, sizes):
+    """Both draw the same random numbers in the same order, so even the losses of the steps agree."""
+    pytest.importorskip("pytorch3d")
+    cow = str(recon_data / "book/chap2/data/cow_mesh/cow.obj")
+    ours, theirs = compat(program, cow, *sizes), compat(program, cow, *sizes, runner=())
+    assert losses_of(ours) == pytest.approx(losses_of(theirs), rel=1e-3)
+    assert number(ours, "psnr") == pytest.approx(number(theirs, "psnr"), abs=0.02)
+    assert [line for line in ours.splitlines() if "Size" in line] == [
+        line for line in theirs.splitlines() if "Size" in line
+    ]
