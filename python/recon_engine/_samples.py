@@ -279,3 +279,16 @@ def points_to_volumes(random: Callable[..., Tensor]) -> tuple[Any, ...]:
 def march_volume(random: Callable[..., Tensor]) -> tuple[Any, ...]:
     rays = random(2, 9, 3) * 2 - 1, random(2, 9, 3) - 0.5, random(18, 7).cumsum(1) * 0.3
     return random(2, 3, 4, 5), random(2, 2, 3, 4, 5), *rays, 1e-3, 0.0, 2, "bilinear", "zeros", True
+
+
+@_sample
+def render_spheres(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    points = (random(2, 9, 3) - 0.5) * 2 + torch.tensor([0.0, 0.0, 5.0], dtype=torch.float64)
+    radii = random(2, 9) * 0.5 + 0.2
+    radii[:, :2] = 0.01  # smaller than a pixel
+    camera = torch.tensor([[0.1, 0, 0], [-0.4, -0.3, 1], [0.1, 0, 0], [0, 0.1, 0]], dtype=torch.float64)
+    camera = camera + 0.01 * random(2, 4, 3)
+    order = ((points - camera[:, :1]).norm(dim=2) - radii).argsort(dim=1)
+    offset = torch.tensor([[0, 0], [1, -1]], dtype=torch.int32)
+    numbers = (7, 9, 0.5, 1.5, 8.0, 0.2, False, False, 5, False, 3, True)
+    return points, radii, random(2, 9, 5), random(2, 9) * 0.9 + 0.1, camera, random(5), order, offset, *numbers

@@ -66,6 +66,7 @@ from .points import (
     PointsRasterizationSettings,
     PointsRasterizer,
     PointsRenderer,
+    PulsarPointsRenderer,
     rasterize_points,
 )
 from .splatter_blend import SplatterBlender
@@ -111,6 +112,7 @@ __all__ = [
     "PointsRasterizationSettings",
     "PointsRasterizer",
     "PointsRenderer",
+    "PulsarPointsRenderer",
     "RasterizationSettings",
     "RayBundle",
     "SfMOrthographicCameras",

@@ -1,8 +1,9 @@
-"""The point renderer: rasterisation, compositing."""
+"""The point renderers: rasterisation, compositing, spheres."""
 
 from __future__ import annotations
 
 from .compositor import AlphaCompositor, NormWeightedCompositor
+from .pulsar.unified import PulsarPointsRenderer
 from .rasterize_points import rasterize_points
 from .rasterizer import PointsRasterizationSettings, PointsRasterizer
 from .renderer import PointsRenderer
@@ -13,5 +14,6 @@ __all__ = [
     "PointsRasterizationSettings",
     "PointsRasterizer",
     "PointsRenderer",
+    "PulsarPointsRenderer",
     "rasterize_points",
 ]
