@@ -14,6 +14,7 @@ from emulated_cuda import kernels_of
 from test_cuda_emulated import ORDERS, cuda  # noqa: F401 - a fixture
 
 from recon_engine import _samples
+from recon_engine.renderer import march_density_delta
 from recon_engine.testing import values_and_grads
 
 MARCH, SAMPLE, VOLUME = (_samples.all_ops()[name] for name in ("march_rays", "sample_pdf", "march_volume"))
@@ -33,6 +34,11 @@ def test_marching(cuda, shape, shift):  # noqa: F811
     densities[0] = 1
     _compare(cuda, MARCH, lambda a, f: MARCH(a, f, 1e-3, shift), densities, features)
     _compare(cuda, MARCH, lambda f: MARCH(densities, f, 1e-3, shift), features)
+
+
+def test_a_medium(cuda):  # noqa: F811
+    densities, deltas, features = (torch.rand(shape, dtype=torch.float64) for shape in ((60, 9), (60, 9), (60, 9, 3)))
+    _compare(cuda, MARCH, march_density_delta, densities - 0.3, deltas, features)
 
 
 @pytest.mark.parametrize("rows", [1, 40])

@@ -30,11 +30,14 @@ from .implicit import (
     MultinomialRaysampler,
     NDCGridRaysampler,
     NDCMultinomialRaysampler,
+    OccupancyGrid,
     RayBundle,
     VolumeRenderer,
     VolumeSampler,
+    march_density_delta,
     ray_bundle_to_ray_points,
     ray_bundle_variables_to_ray_points,
+    ray_deltas,
 )
 from .lighting import AmbientLights, DirectionalLights, PointLights, diffuse, specular
 from .materials import Materials
@@ -104,6 +107,7 @@ __all__ = [
     "NDCGridRaysampler",
     "NDCMultinomialRaysampler",
     "NormWeightedCompositor",
+    "OccupancyGrid",
     "OpenGLOrthographicCameras",
     "OpenGLPerspectiveCameras",
     "OrthographicCameras",
@@ -139,6 +143,7 @@ __all__ = [
     "join_cameras_as_batch",
     "look_at_rotation",
     "look_at_view_transform",
+    "march_density_delta",
     "ndc_grid_sample",
     "ndc_to_grid_sample_coords",
     "phong_shading",
@@ -146,6 +151,7 @@ __all__ = [
     "rasterize_points",
     "ray_bundle_to_ray_points",
     "ray_bundle_variables_to_ray_points",
+    "ray_deltas",
     "rotate_on_spot",
     "sigmoid_alpha_blend",
     "softmax_rgb_blend",

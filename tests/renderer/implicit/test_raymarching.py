@@ -5,7 +5,12 @@ import warnings
 import pytest
 import torch
 
-from recon_engine.renderer import AbsorptionOnlyRaymarcher, EmissionAbsorptionRaymarcher
+from recon_engine.renderer import (
+    AbsorptionOnlyRaymarcher,
+    EmissionAbsorptionRaymarcher,
+    march_density_delta,
+    ray_deltas,
+)
 
 
 def _surface(device, points=9):
@@ -106,3 +111,64 @@ def test_bad_input(densities, features, message):
 def test_negative_thickness():
     with pytest.raises(ValueError, match="surface_thickness must be 0 or more samples, got -1"):
         EmissionAbsorptionRaymarcher(surface_thickness=-1)
+
+
+def _medium(device="cpu", S=9):
+    densities = torch.randn(3, 4, S, dtype=torch.float64, device=device)
+    deltas = torch.rand(3, 4, S, dtype=torch.float64, device=device)
+    return densities, deltas, torch.rand(3, 4, S, 2, dtype=torch.float64, device=device)
+
+
+def test_medium_is_that_of_nerf(device):
+    densities, deltas, features = _medium(device)
+    deltas[..., -1] = 1e10
+    a = 1 - (-densities.clamp(min=0) * deltas).exp()
+    light, expected = torch.ones(3, 4, dtype=torch.float64, device=device), 0
+    for i in range(9):
+        expected = expected + (a[..., i] * light)[..., None] * features[..., i, :]
+        light = light * (1 - a[..., i] + 1e-10)
+    for form in (densities, densities[..., None]):
+        image = march_density_delta(form, deltas, features)
+        torch.testing.assert_close(image[..., :2], expected)
+        torch.testing.assert_close(image[..., 2], 1 - (1 - a).prod(-1))
+
+
+def test_constant_medium():
+    """1 - exp(-density length), into however many samples the ray is divided."""
+    for S in (1, 7, 100):
+        lengths = torch.linspace(0, 2, S + 1, dtype=torch.float64)[:-1].expand(5, S)
+        directions = torch.tensor([0.0, 3.0, 4.0], dtype=torch.float64).expand(5, 3)
+        deltas = ray_deltas(lengths, directions, last=2 / S)
+        torch.testing.assert_close(deltas.sum(-1), torch.full((5,), 10.0, dtype=torch.float64))
+        image = march_density_delta(torch.full_like(lengths, 0.3), deltas, lengths.new_ones(5, S, 1))
+        torch.testing.assert_close(image, (1 - torch.tensor(-3.0).double().exp()).expand(5, 2))
+
+
+def test_last_sample_of_a_medium_reaches_to_infinity():
+    densities, _, features = _medium()
+    deltas = ray_deltas(torch.rand(3, 4, 9).double().sort(-1).values, torch.rand(3, 4, 3).double())
+    assert (deltas >= 0).all()
+    opacity = march_density_delta(densities, deltas, features)[..., 2]
+    assert (opacity[densities[..., -1] > 0] == 1).all()
+    assert ray_deltas(torch.zeros(2, 0), torch.ones(2, 3)).shape == (2, 0)
+
+
+def test_medium_gradcheck():
+    inputs = [t.requires_grad_() for t in _medium(S=5)]
+    assert torch.autograd.gradcheck(march_density_delta, inputs)
+
+
+@pytest.mark.parametrize(
+    ("position", "value", "message"),
+    [
+        (0, torch.rand(3, 4, 9, 2), "rays_densities must have shape"),
+        (0, [0.5], "rays_densities must be a tensor, got list"),
+        (1, torch.rand(3, 4, 8), "rays_deltas must have one number for each density"),
+        (2, torch.rand(3, 4, 8, 2), "rays_features must have the shape of rays_densities"),
+    ],
+)
+def test_wrong_medium(position, value, message):
+    inputs = list(_medium())
+    inputs[position] = value
+    with pytest.raises(ValueError, match=message):
+        march_density_delta(*inputs)

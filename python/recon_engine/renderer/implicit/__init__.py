@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .harmonic_embedding import HarmonicEmbedding
-from .raymarching import AbsorptionOnlyRaymarcher, EmissionAbsorptionRaymarcher
+from .occupancy import OccupancyGrid
+from .raymarching import AbsorptionOnlyRaymarcher, EmissionAbsorptionRaymarcher, march_density_delta, ray_deltas
 from .raysampling import (
     GridRaysampler,
     MonteCarloRaysampler,
@@ -30,9 +31,12 @@ __all__ = [
     "MultinomialRaysampler",
     "NDCGridRaysampler",
     "NDCMultinomialRaysampler",
+    "OccupancyGrid",
     "RayBundle",
     "VolumeRenderer",
     "VolumeSampler",
+    "march_density_delta",
     "ray_bundle_to_ray_points",
     "ray_bundle_variables_to_ray_points",
+    "ray_deltas",
 ]

@@ -82,6 +82,56 @@ class AbsorptionOnlyRaymarcher(torch.nn.Module):
         return _march(rays_densities, rays_densities.detach()[..., :0], 0.0, 1)
 
 
+def ray_deltas(rays_lengths: Tensor, rays_directions: Tensor, last: float = 1e10) -> Tensor:
+    """How far the samples of rays lie from the next ones.
+
+    Args:
+        rays_lengths: (..., S) in ascending order.
+        rays_directions: (..., 3), of any norm.
+        last: the distance from the last sample on, before it is multiplied by the norm.
+
+    Returns:
+        (..., S) the distances in the world. Differentiable.
+    """
+    steps = torch.nn.functional.pad(rays_lengths.diff(dim=-1), (0, 1), value=last)[..., : rays_lengths.shape[-1]]
+    return steps * rays_directions.norm(dim=-1, keepdim=True)
+
+
+def march_density_delta(
+    rays_densities: Tensor, rays_deltas: Tensor, rays_features: Tensor, eps: float = 1e-10
+) -> Tensor:
+    """What rays show through a medium: densities are per unit of length, as NeRF has them, and not opacities.
+
+    `a_i = 1 - exp(-max(density_i, 0) delta_i)` is the opacity of what lies between sample i and the next, and
+    `sum_i a_i prod_{j < i} (1 - a_j + eps) f_i` is what a ray shows.
+
+    Args:
+        rays_densities: (..., S) or (..., S, 1), of any sign.
+        rays_deltas: (..., S) distances to the next samples; see `ray_deltas`.
+        rays_features: (..., S, C).
+        eps: as in `EmissionAbsorptionRaymarcher`.
+
+    Returns:
+        (..., C + 1): the features of each ray and, last, its opacity `1 - prod_i (1 - a_i)`. Differentiable.
+
+    Raises:
+        ValueError: for inputs that are not tensors of these shapes.
+
+    References:
+        Mildenhall et al., NeRF, ECCV 2020, equation 3; Niemeyer and Geiger, GIRAFFE, CVPR 2021, section 3.3.
+    """
+    if isinstance(rays_densities, Tensor) and rays_densities.ndim == rays_deltas.ndim:
+        rays_densities = rays_densities[..., None]
+    _check_raymarcher_inputs(rays_densities, rays_features)
+    if rays_deltas.shape != rays_densities.shape[:-1]:
+        raise ValueError(
+            "rays_deltas must have one number for each density, got shapes "
+            f"{tuple(rays_deltas.shape)} and {tuple(rays_densities.shape)}"
+        )
+    opacities = -torch.expm1(-rays_densities.relu() * rays_deltas[..., None])
+    return _march(opacities, rays_features, eps, 1)
+
+
 def _march(densities: Tensor, features: Tensor, eps: float, shift: int) -> Tensor:
     from recon_engine.ops._march_rays import march_rays
 
