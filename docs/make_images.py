@@ -1,20 +1,23 @@
-"""Makes the pictures of README.md: `python docs/make_images.py [demo] [render]`; both when none is named.
+"""Makes the pictures of README.md: `python docs/make_images.py [demo] [render] [volume]`; all when none is named.
 
 `demo.png` is the built-in building and its reconstruction after 0, 40, 200 and 1000 steps, `render.png` six ways to
-show shapes made by rule. No file is needed.
+show shapes made by rule, `volume.png` the building and a volume after 10, 40 and 300 steps. No file is needed.
 """
 
 from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from recon_engine.methods import _pictures as pictures
-from recon_engine.methods import build
+from recon_engine.methods import build, volume
+from recon_engine.methods._fields import straight
+from recon_engine.methods._views import cameras_at, place, take_pictures
 from recon_engine.methods.shapes import building
 from recon_engine.quick import render
 from recon_engine.renderer import (
@@ -113,9 +116,21 @@ def rows() -> np.ndarray:
     )
 
 
+def volumes() -> np.ndarray:
+    """The building, and volumes fitted with few and with many steps, from where no picture was taken."""
+    target, settings = building(colors=True), volume.volume_settings()
+    large = replace(settings, image_size=SIZE)
+    elevation, azimuth = torch.tensor([22.0]), torch.tensor([35.0])
+    shown = [take_pictures(place(target), elevation, azimuth, large).rgba]
+    for iterations in (10, 40, settings.iterations):
+        result = volume.from_mesh(target, replace(settings, iterations=iterations))
+        shown.append(volume.render(result.volumes, cameras_at(elevation, azimuth, large, target.device), large))
+    return np.concatenate([pictures.on_paper(straight(rgba)[0]) for rgba in shown], 1)
+
+
 def main() -> None:
     """Make and write the named pictures."""
-    makers = {"demo": demo, "render": rows}
+    makers = {"demo": demo, "render": rows, "volume": volumes}
     for name in sys.argv[1:] or makers:
         path = Path(__file__).parent / f"images/{name}.png"
         path.parent.mkdir(exist_ok=True)

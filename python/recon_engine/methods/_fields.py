@@ -104,10 +104,10 @@ def turning(render: Render, placed: Placed, settings: ViewSettings) -> list[np.n
     elevation = torch.full_like(azimuth, (settings.lowest + settings.highest) / 2)
     cameras = cameras_at(elevation, azimuth, settings, placed.center.device)
     sides = (take_pictures(placed, elevation, azimuth, settings).rgba, render(cameras))
-    return list(np.concatenate([pictures.on_paper(_straight(side)) for side in sides], 2))
+    return list(np.concatenate([pictures.on_paper(straight(side)) for side in sides], 2))
 
 
-def _straight(rgba: Tensor) -> np.ndarray:
+def straight(rgba: Tensor) -> np.ndarray:
     """uint8 with straight alpha, of colours on black."""
     alpha = rgba[..., 3:]
     return pictures.as_bytes(torch.cat([rgba[..., :3] / alpha.clamp(min=1e-6), alpha], -1))
@@ -173,7 +173,7 @@ def _strips(result: FieldResult) -> np.ndarray:
     differing = (expected - got).abs().amax(-1) * _EXAGGERATED
     orange = torch.tensor(pictures.TARGET_ONLY) / 255
     marked = pictures.as_bytes(torch.cat([orange.expand(*differing.shape, 3), differing[..., None]], -1))
-    return np.concatenate([_straight(expected), _straight(got), marked], 2)
+    return np.concatenate([straight(expected), straight(got), marked], 2)
 
 
 def _metrics(result: FieldResult, source: str) -> dict[str, object]:
