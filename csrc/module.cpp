@@ -132,15 +132,39 @@ void call(const recon::Op& op, const py::args& args) {
   op.call(converted);
 }
 
+// Scratch memory of the CPU is the engine's own, and Python has no part in it. What malloc would take from the system
+// each time, and give back, comes from kept pages.
+struct HostBlock {
+  static constexpr int64_t large = int64_t{256} << 10;
+
+  explicit HostBlock(int64_t n) : bytes(n), data(n >= large ? recon::acquire_pages(n) : ::operator new(n)) {}
+  ~HostBlock() { bytes >= large ? recon::release_pages(data, bytes) : ::operator delete(data); }
+  HostBlock(const HostBlock&) = delete;
+  HostBlock& operator=(const HostBlock&) = delete;
+
+  int64_t bytes;
+  void* data;
+};
+
+// Owners are Python objects, or blocks of the CPU, which the lowest bit of the address tells apart.
 void* acquire(int64_t bytes, const recon::Device& device, void** data) {
+  if (!device.cuda) {
+    auto* block = new HostBlock(bytes);
+    *data = block->data;
+    return reinterpret_cast<char*>(block) + 1;
+  }
   const py::gil_scoped_acquire gil;
-  const py::object where = device.cuda ? torch.device("cuda", device.index) : torch.device("cpu");
+  const py::object where = torch.device("cuda", device.index);
   py::object tensor = torch.empty(bytes, py::arg("dtype") = torch.uint8, py::arg("device") = where);
   *data = reinterpret_cast<void*>(tensor.attr("data_ptr")().cast<uintptr_t>());
   return tensor.release().ptr();
 }
 
 void release(void* owner) {
+  if (reinterpret_cast<uintptr_t>(owner) & 1) {
+    delete reinterpret_cast<HostBlock*>(static_cast<char*>(owner) - 1);
+    return;
+  }
   const py::gil_scoped_acquire gil;
   Py_DECREF(static_cast<PyObject*>(owner));
 }

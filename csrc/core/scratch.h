@@ -1,5 +1,5 @@
 #pragma once
-// Temporary memory from torch's allocator: on a GPU it is recycled in stream order, on a CPU it is torch's own heap.
+// Temporary memory: on a GPU from torch's allocator, which recycles it in stream order, on a CPU the engine's own.
 #include <cstdint>
 
 #include "core/tensor.h"

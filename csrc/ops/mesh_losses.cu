@@ -270,19 +270,25 @@ struct NormalTerm {
 
   RECON_HD void operator()(int64_t f) const {
     const Vec3<T> n = normals[f].n;
-    T sum(0);
+    const int64_t begin = across.offsets[f], end = across.offsets[f + 1];
     Vec3<T> others{T(0), T(0), T(0)};
-    for (int64_t i = across.offsets[f]; i < across.offsets[f + 1]; ++i) {
-      const Vec3<T> other = normals[across.index[i] / 2].n;
-      const Vec3<T> turned = across.index[i] % 2 ? -other : other;
-      sum += T(1) - dot(n, turned);
-      others += turned;
+    T sum(0);
+    for (int64_t i = begin; i < end; ++i) {
+      const uint64_t entry = static_cast<uint64_t>(across.index[i]);
+      const Vec3<T> other = normals[entry >> 1].n * (entry & 1 ? T(-1) : T(1));
+      sum += T(1) - dot(n, other);
+      others += other;
     }
-    terms[f] = T(0.5) * sum;
-    if (!corners) return;
-    const Vec3<T> g = (n * dot(n, others) - others) * normals[f].by_length;
+    if (!corners) {
+      terms[f] = T(0.5) * sum;
+      return;
+    }
+    // All loads come before all stores: a compiler cannot know that they are of different memory.
     const Triangle<T> t = Triangle<T>::load(verts, faces, f);
-    for (int k = 0; k < 3; ++k) area_vector_vjp(t, k, g).store(corners + 9 * f + 3 * k);
+    const Vec3<T> g = (n * dot(n, others) - others) * normals[f].by_length;
+    const Vec3<T> grads[3] = {area_vector_vjp(t, 0, g), area_vector_vjp(t, 1, g), area_vector_vjp(t, 2, g)};
+    terms[f] = T(0.5) * sum;
+    for (int k = 0; k < 3; ++k) grads[k].store(corners + 9 * f + 3 * k);
   }
 };
 

@@ -1,11 +1,11 @@
 // group_rows, half_edges, faces_across: which entries belong to a row, which edges a mesh has, and which faces meet
 // there. Counting instead of comparing, on the CPU; CUDA tensors are sorted by torch.
 #include <algorithm>
-#include <memory>
 #include <vector>
 
 #include "core/op.h"
 #include "core/parallel.h"
+#include "core/scratch.h"
 
 namespace recon {
 
@@ -16,12 +16,13 @@ void need_cpu(const char* name, const Device& device) {
 }
 
 // Turns the numbers of entries that each part has for each row into where the part writes them, those of part 0 first.
-void starts(int64_t* counts, int64_t parts, int64_t R, int64_t* offsets) {
-  int64_t total = 0;
+template <class Index>
+void starts(Index* counts, int64_t parts, int64_t R, int64_t* offsets) {
+  Index total = 0;
   for (int64_t r = 0; r < R; ++r) {
     offsets[r] = total;
     for (int64_t p = 0; p < parts; ++p) {
-      const int64_t count = counts[p * R + r];
+      const Index count = counts[p * R + r];
       counts[p * R + r] = total, total += count;
     }
   }
@@ -47,7 +48,9 @@ void group(int64_t K, int64_t R, const Row& row, int64_t* offsets, int64_t* orde
 
 void check_rows(const char* name, const int64_t* rows, int64_t K, int64_t R, const char* what) {
   for_each_range(K, 1 << 15, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
+    int64_t signs = 0;  // negative when one of them is outside
+    for (int64_t i = begin; i < end; ++i) signs |= rows[i] | (R - 1 - rows[i]);
+    for (int64_t i = begin; signs < 0 && i < end; ++i)
       if (rows[i] < 0 || rows[i] >= R)
         throw std::invalid_argument(std::string(name) + ": entry " + std::to_string(i) + " is " +
                                     std::to_string(rows[i]) + ", which is not one of " + std::to_string(R) + " " +
@@ -55,15 +58,37 @@ void check_rows(const char* name, const int64_t* rows, int64_t K, int64_t R, con
   });
 }
 
-// A half-edge at its smaller vertex, with the other one.
-struct End {
-  int64_t vertex, half_edge;
-  friend bool operator<(const End& a, const End& b) { return a.vertex < b.vertex; }
+// A half-edge with the larger of its vertices, in the order in which those of one smaller vertex are listed: by vertex,
+// then by half-edge. In one number where both fit, which is half the memory.
+struct NarrowEnd {
+  using Index = uint32_t;
+  uint64_t key;
+
+  NarrowEnd() = default;
+  NarrowEnd(int64_t vertex, int64_t half_edge)
+      : key(static_cast<uint64_t>(vertex) << 32 | static_cast<uint64_t>(half_edge)) {}
+  int64_t vertex() const { return static_cast<int64_t>(key >> 32); }
+  int64_t half_edge() const { return static_cast<int64_t>(key & 0xffffffffu); }
+  friend bool operator<(NarrowEnd a, NarrowEnd b) { return a.key < b.key; }
+};
+
+struct WideEnd {
+  using Index = int64_t;
+  int64_t vertex_, half_edge_;
+
+  WideEnd() = default;
+  WideEnd(int64_t vertex, int64_t half_edge) : vertex_(vertex), half_edge_(half_edge) {}
+  int64_t vertex() const { return vertex_; }
+  int64_t half_edge() const { return half_edge_; }
+  friend bool operator<(const WideEnd& a, const WideEnd& b) {
+    return a.vertex_ < b.vertex_ || (a.vertex_ == b.vertex_ && a.half_edge_ < b.half_edge_);
+  }
 };
 
 // Few of them are usual: the faces at a vertex.
-void sort_stable(End* ends, int64_t n) {
-  if (n > 24) return std::stable_sort(ends, ends + n);
+template <class End>
+void sort_ends(End* ends, int64_t n) {
+  if (n > 24) return std::sort(ends, ends + n);
   for (int64_t i = 1; i < n; ++i) {
     const End end = ends[i];
     int64_t j = i;
@@ -73,39 +98,37 @@ void sort_stable(End* ends, int64_t n) {
 }
 
 // What the op of the same name returns, as plain memory.
+template <class End>
 struct HalfEdges {
   const int64_t* faces;
   int64_t F, V;
   int64_t *lower, *order, *edge, *first, *edges;
 
-  // Both ends of half-edge k * F + f, which is opposite to corner k of face f.
-  int64_t from(int64_t f, int64_t k) const { return faces[3 * f + (k + 1) % 3]; }
-  int64_t to(int64_t f, int64_t k) const { return faces[3 * f + (k + 2) % 3]; }
-
   // The number of edges.
   int64_t find() const {
     const int64_t K = 3 * F;
-    const std::unique_ptr<End[]> ends(new End[static_cast<size_t>(K)]);
-    group_by_lower(ends.get());
-    std::vector<int64_t> edges_before(static_cast<size_t>(V + 1), 0);
+    const Scratch<End> ends(K, Device());
+    const Scratch<int64_t> edges_before(V + 1, Device());
+    group_by_lower(ends.data());
+    edges_before[0] = 0;
     for_each_range(V, 2048, [&](int64_t begin, int64_t end) {
       for (int64_t v = begin; v < end; ++v) {
-        End* at = ends.get() + lower[v];
+        End* at = ends.data() + lower[v];
         const int64_t n = lower[v + 1] - lower[v];
-        sort_stable(at, n);
+        sort_ends(at, n);
         int64_t different = n > 0;
-        for (int64_t i = 1; i < n; ++i) different += at[i - 1].vertex < at[i].vertex;
+        for (int64_t i = 1; i < n; ++i) different += at[i - 1].vertex() < at[i].vertex();
         edges_before[v + 1] = different;
       }
     });
     for (int64_t v = 0; v < V; ++v) edges_before[v + 1] += edges_before[v];
     for_each_range(V, 2048, [&](int64_t begin, int64_t end) {
       for (int64_t v = begin; v < end; ++v) {
-        int64_t e = edges_before[v] - 1;
+        int64_t e = edges_before[v] - 1, before = -1;
         for (int64_t i = lower[v]; i < lower[v + 1]; ++i) {
-          if (i == lower[v] || ends[i - 1].vertex < ends[i].vertex)
-            ++e, first[e] = i, edges[2 * e] = v, edges[2 * e + 1] = ends[i].vertex;
-          order[i] = ends[i].half_edge, edge[ends[i].half_edge] = e;
+          const End at = ends[i];
+          if (at.vertex() != before) ++e, first[e] = i, edges[2 * e] = v, edges[2 * e + 1] = before = at.vertex();
+          order[i] = at.half_edge(), edge[at.half_edge()] = e;
         }
       }
     });
@@ -116,22 +139,26 @@ struct HalfEdges {
  private:
   // As group(), with the ends in place of numbers.
   void group_by_lower(End* ends) const {
+    using Index = typename End::Index;
     const int64_t parts = F < 8192 ? 1 : std::min<int64_t>(num_threads(), std::max<int64_t>(1, 12 * F / (V + 1)));
-    std::vector<int64_t> next(static_cast<size_t>(parts * V), 0);
-    const auto for_each_half_edge = [&](int64_t part, const auto& body) {
-      const int64_t begin = 3 * F * part / parts, end = 3 * F * (part + 1) / parts;
-      for (int64_t k = begin / std::max<int64_t>(F, 1); k < 3; ++k)
-        for (int64_t f = std::max<int64_t>(begin - k * F, 0); f < std::min(end - k * F, F); ++f)
-          body(std::min(from(f, k), to(f, k)), std::max(from(f, k), to(f, k)), k * F + f);
-    };
+    std::vector<Index> next(static_cast<size_t>(parts * V), 0);
     for_each_task(parts, [&](int64_t part, int) {
-      int64_t* count = next.data() + part * V;
-      for_each_half_edge(part, [&](int64_t low, int64_t, int64_t) { ++count[low]; });
+      Index* count = next.data() + part * V;
+      for (int64_t f = F * part / parts; f < F * (part + 1) / parts; ++f) {
+        const int64_t a = faces[3 * f], b = faces[3 * f + 1], c = faces[3 * f + 2];
+        ++count[std::min(a, b)], ++count[std::min(b, c)], ++count[std::min(c, a)];
+      }
     });
     starts(next.data(), parts, V, lower);
+    // The half-edge k * F + f is opposite to corner k of face f.
     for_each_task(parts, [&](int64_t part, int) {
-      int64_t* at = next.data() + part * V;
-      for_each_half_edge(part, [&](int64_t low, int64_t high, int64_t h) { ends[at[low]++] = {high, h}; });
+      Index* at = next.data() + part * V;
+      for (int64_t f = F * part / parts; f < F * (part + 1) / parts; ++f) {
+        const int64_t a = faces[3 * f], b = faces[3 * f + 1], c = faces[3 * f + 2];
+        ends[at[std::min(b, c)]++] = End(std::max(b, c), f);
+        ends[at[std::min(c, a)]++] = End(std::max(c, a), F + f);
+        ends[at[std::min(a, b)]++] = End(std::max(a, b), 2 * F + f);
+      }
     });
   }
 };
@@ -157,15 +184,19 @@ void half_edges(Tensor faces, Tensor lower, Tensor order, Tensor edge, Tensor fi
   if (order.shape[0] != K || first.shape[0] != K + 1)
     throw std::invalid_argument("half_edges: outputs must have an entry for each half-edge");
   check_rows("half_edges", corners, K, V, "vertices");
-  const HalfEdges found{corners,
-                        F,
-                        V,
-                        lower.packed<int64_t>(),
-                        order.packed<int64_t>(),
-                        edge.packed<int64_t>(),
-                        first.packed<int64_t>(),
-                        edges.packed<int64_t>()};
-  *count.packed<int64_t>() = found.find();
+  const auto find = [&](auto end) {
+    const HalfEdges<decltype(end)> found{corners,
+                                         F,
+                                         V,
+                                         lower.packed<int64_t>(),
+                                         order.packed<int64_t>(),
+                                         edge.packed<int64_t>(),
+                                         first.packed<int64_t>(),
+                                         edges.packed<int64_t>()};
+    return found.find();
+  };
+  constexpr int64_t narrow = int64_t{1} << 32;
+  *count.packed<int64_t>() = K < narrow && V <= narrow ? find(NarrowEnd()) : find(WideEnd());
 }
 RECON_OP(half_edges,
          "faces: i64 F 3, lower: i64 V, order: i64 K, edge: i64 K, first: i64 L, edges: i64 K 2, count: i64 1");

@@ -1,5 +1,6 @@
 // Tests of csrc/core that need neither Python nor torch: the op registry with each kind of parameter, its wording of
-// errors, the thread loops and scratch memory. Run by tests/csrc/test_core.py; exits with the number of failures.
+// errors, the thread loops and scratch memory; and of the half-edges of meshes that are too large to test. Run by
+// tests/csrc/test_core.py; exits with the number of failures.
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,6 +14,7 @@
 #include "core/parallel.h"
 #include "core/scratch.h"
 #include "core/simd.h"
+#include "ops/topology.cu"
 
 namespace {
 
@@ -216,6 +218,26 @@ void test_simd_levels() {
   expect(recon::set_simd_level(before), "the best level can be set again");
 }
 
+// Numbers that do not fit into half of a key are kept in full, which gives the same answer.
+void test_wide_half_edges() {
+  constexpr int64_t F = 600, K = 3 * F, V = 50;
+  std::vector<int64_t> faces(K);
+  uint64_t state = 1;
+  for (int64_t& corner : faces) state = state * 6364136223846793005u + 1442695040888963407u, corner = (state >> 33) % V;
+  std::vector<int64_t> found[2][5];
+  int64_t edges[2];
+  for (int wide = 0; wide < 2; ++wide) {
+    for (auto& part : found[wide]) part.assign(2 * K, 0);
+    const auto out = [&](int i) { return found[wide][i].data(); };
+    if (wide)
+      edges[1] = recon::HalfEdges<recon::WideEnd>{faces.data(), F, V, out(0), out(1), out(2), out(3), out(4)}.find();
+    else
+      edges[0] = recon::HalfEdges<recon::NarrowEnd>{faces.data(), F, V, out(0), out(1), out(2), out(3), out(4)}.find();
+  }
+  expect(edges[0] == edges[1] && edges[0] > V, "wide and narrow half-edges have as many edges");
+  for (int i = 0; i < 5; ++i) expect(found[0][i] == found[1][i], "wide and narrow half-edges are the same");
+}
+
 }  // namespace
 
 int main() {
@@ -227,6 +249,7 @@ int main() {
   test_scratch_is_given_back();
   test_atomic_add();
   test_simd_levels();
+  test_wide_half_edges();
   std::cout << (failures ? "" : "ok\n");
   return failures;
 }
