@@ -286,8 +286,8 @@ def render_spheres(random: Callable[..., Tensor]) -> tuple[Any, ...]:
     points = (random(2, 9, 3) - 0.5) * 2 + torch.tensor([0.0, 0.0, 5.0], dtype=torch.float64)
     radii = random(2, 9) * 0.5 + 0.2
     radii[:, :2] = 0.01  # smaller than a pixel
-    camera = torch.tensor([[0.1, 0, 0], [-0.4, -0.3, 1], [0.1, 0, 0], [0, 0.1, 0]], dtype=torch.float64)
-    camera = camera + 0.01 * random(2, 4, 3)
+    camera = torch.tensor([[0.1, 0, 0], [-0.4, 0.3, 1], [0.1, 0.01, 0], [0.01, -0.1, 0]], dtype=torch.float64)
+    camera = torch.cat([camera[:2] + 0.05 * random(2, 2, 3), camera[2:].expand(2, 2, 3)], 1)
     order = ((points - camera[:, :1]).norm(dim=2) - radii).argsort(dim=1)
     offset = torch.tensor([[0, 0], [1, -1]], dtype=torch.int32)
     numbers = (7, 9, 0.5, 1.5, 8.0, 0.2, False, False, 5, False, 3, True)

@@ -18,7 +18,7 @@ from emulated_cuda import ASCENDING, DESCENDING, SHUFFLED, EmulatedCuda, kernels
 from raster_scenes import OPTIONS, regular, soup, sphere
 
 from recon_engine import _samples
-from recon_engine.ops import rasterize_faces, soft_silhouette
+from recon_engine.ops import rasterize_faces, render_spheres, soft_silhouette
 from recon_engine.testing import values_and_grads
 
 ORDERS = [ASCENDING, DESCENDING, SHUFFLED, SHUFFLED + 1]
@@ -203,3 +203,85 @@ def test_deterministic_rasterizer(cuda, kind, deterministic):
 def test_silhouette(cuda, kind, K):
     for i, (image_size, blur_radius) in list(enumerate(SETTINGS))[K % 2 :: 2]:
         _check_silhouette(cuda, SCENES[kind], image_size, blur_radius, K, 1e-2, OPTIONS[(i + K) % 8], [ORDERS[i % 4]])
+
+
+# ---- spheres ----
+
+
+def _render_spheres(cuda, orthogonal, dtype, N, C, **options):
+    """Images and gradients from the CPU kernels and from those of CUDA, in every order."""
+    generator = torch.Generator().manual_seed(7)
+
+    def random(*shape):
+        return torch.rand(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    points = random(2, N, 3) * torch.tensor([6.0, 4.0, 2.0], dtype=dtype) + torch.tensor([-3.0, -2.0, 5.0], dtype=dtype)
+    camera = torch.tensor([[0.0, 0, 0], [-0.49, 0.36, 1], [0.02, 0.002, 0], [0.002, -0.02, 0]], dtype=dtype)
+    camera = camera * torch.tensor([1, 1, 8, 8] if orthogonal else [1, 1, 1, 1], dtype=dtype)[:, None]
+    inputs = (
+        points,
+        random(2, N) * (0.3 if N > 100 else 1.0) + 0.01,
+        random(2, N, C),
+        camera.expand(2, 4, 3),
+        random(2, N),
+        random(C),
+    )
+
+    def run(points, radii, colors, camera, opacity, background):
+        return render_spheres(
+            *(points, radii, colors, camera, (37, 50), 0.1),
+            max_depth=9.0,
+            min_depth=3.0,
+            opacity=opacity,
+            background=background,
+            orthogonal=orthogonal,
+            **options,
+        )
+
+    expected = values_and_grads(run, *inputs)
+    assert (expected[0][2] >= 0).any(-1).float().mean() > 0.2
+    for order in ORDERS:
+        with kernels_of(cuda, OPS["render_spheres"], order):
+            yield expected, values_and_grads(run, *inputs)
+
+
+@pytest.mark.parametrize("orthogonal", [False, True])
+@pytest.mark.parametrize(
+    ("N", "C", "options"),
+    [
+        (40, 3, {}),
+        (700, 4, {"track": 8, "max_hits": 2}),
+        (700, 1, {"track": 1, "average": True}),
+        (600, 2, {"track": 3, "count_all": True}),
+        (60, 6, {"track": 12, "average": True}),
+        (0, 3, {}),
+    ],
+)
+def test_spheres(cuda, orthogonal, N, C, options):
+    """In registers and in the outputs, with bins and without, tracking any number."""
+    if N == 0:
+        image = torch.empty(1, 5, 6, 2)
+        with kernels_of(cuda, OPS["render_spheres"], ASCENDING):
+            nothing = render_spheres(
+                *(torch.zeros(1, 0, 3), torch.zeros(1, 0), torch.zeros(1, 0, 2), torch.eye(4, 3)[None], (5, 6), 0.1),
+                max_depth=9.0,
+                min_depth=3.0,
+            )
+        _equal(nothing[0], torch.ones_like(image))
+        return
+    for expected, actual in _render_spheres(cuda, orthogonal, torch.float64, N, C, **options):
+        (image, stats, ids, depths), (same, same_stats, same_ids, same_depths) = expected[0], actual[0]
+        _equal(same_ids, ids)
+        torch.testing.assert_close([same, same_depths], [image, depths], rtol=1e-10, atol=1e-10)
+        exact = slice(0, 4) if options.get("count_all") else slice(0, 2)
+        torch.testing.assert_close(same_stats[..., exact], stats[..., exact], rtol=1e-10, atol=1e-10)
+        _close(actual[1], expected[1])
+
+
+def test_spheres_in_deterministic_mode(cuda, deterministic):
+    results = []
+    for expected, actual in _render_spheres(cuda, False, torch.float32, 60, 3, track=4):
+        _close(actual[1], expected[1])
+        results.append(actual)
+    for result in results[1:]:
+        _equal(result, results[0])

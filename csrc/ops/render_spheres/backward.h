@@ -39,18 +39,15 @@ struct SpherePixel {
         image(g.image + at * in.C),
         grad(g.grad_image + at * in.C) {}
 
-  // Calls add(entry of SphereSums, value) for what the pixel adds to sphere `id` of image n.
+  // Calls add(entry of SphereSums, value) for what the pixel adds to a sphere of its image.
   template <class F>
-  RECON_HD void add_hit(const SpheresInput<T>& in, const SphereCamera<T>& camera, int64_t n, int64_t id,
+  RECON_HD void add_hit(const SpheresInput<T>& in, const SphereCamera<T>& camera, const Sphere<T>& s, const T* color,
                         const F& add) const {
     using std::exp;
-    Sphere<T> s;
-    make_sphere(in, camera, n, id, s);
     const auto h = hit_sphere<T>(in.orthogonal, s, ray);
     const T exponent = (in.max_depth - h.depth) * s.weight, excess = exponent - largest;
     // What weighs nothing may lie above the largest exponent.
     const T power = exp(excess < T(0) ? excess : T(0)) * per_total, share = h.closeness * s.opacity;
-    const T* color = in.colors + (n * in.N + id) * in.C;
     T per_weight(0);
     for (int64_t c = 0; c < in.C; ++c) {
       per_weight += grad[c] * (color[c] - varies * image[c]);

@@ -249,6 +249,10 @@ void sum_spheres_cpu(const SpheresInput<T>& in, const SpheresGrads<T>& g, T* sum
   constexpr int64_t rows = 8;
   const int64_t bands = (in.H + rows - 1) / rows, width = SphereSums::colors + in.C;
   const std::vector<SphereCamera<T>> cameras = cameras_of(in);
+  const Scratch<Sphere<T>> spheres(in.B * in.N, cpu);
+  for_each_range(in.B * in.N, 1024, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) make_sphere(in, cameras[i / in.N], i / in.N, i % in.N, spheres[i]);
+  });
   std::vector<RowSums<T>> results(in.B * bands);
   const Scratch<int32_t> slots(in.N * num_threads(), cpu);
   std::fill(slots.begin(), slots.end(), -1);
@@ -272,7 +276,9 @@ void sum_spheres_cpu(const SpheresInput<T>& in, const SpheresGrads<T>& g, T* sum
             result.sums.insert(result.sums.end(), width, T(0));
           }
           T* of_sphere = result.sums.data() + width * slot_of[id];
-          pixel.add_hit(in, cameras[image], image, id, [&](int entry, T value) { of_sphere[entry] += value; });
+          const int64_t at = image * in.N + id;
+          pixel.add_hit(in, cameras[image], spheres[at], in.colors + at * in.C,
+                        [&](int entry, T value) { of_sphere[entry] += value; });
         }
       }
     for (const int32_t id : result.ids) slot_of[id] = -1;

@@ -316,8 +316,12 @@ __global__ void sum_spheres_kernel(CudaSpheres<T> s, SpheresGrads<T> g, T* sums)
     if (!__any_sync(whole_warp, more)) break;
     if (!counts) continue;
     const unsigned peers = __match_any_sync(active, id);
-    T* of_sphere = sums + (at.mesh * in.N + id) * (SphereSums::colors + in.C);
-    pixel.add_hit(in, camera, at.mesh, id, [&](int entry, T value) { add_of_peers(peers, of_sphere + entry, value); });
+    const int64_t of = at.mesh * in.N + id;
+    Sphere<T> sphere;
+    make_sphere(in, camera, at.mesh, id, sphere);
+    T* of_sphere = sums + of * (SphereSums::colors + in.C);
+    pixel.add_hit(in, camera, sphere, in.colors + of * in.C,
+                  [&](int entry, T value) { add_of_peers(peers, of_sphere + entry, value); });
   }
 }
 
@@ -339,7 +343,7 @@ __global__ void sum_spheres_deterministic_kernel(CudaSpheres<T> s, SpheresGrads<
       const SpherePixel<T> pixel(in, g, camera, n, box.j0 + i / across, box.i0 + i % across);
       for (int64_t k = 0; k < in.K && g.ids[pixel.at * in.K + k] >= 0; ++k)
         if (g.ids[pixel.at * in.K + k] == id)
-          pixel.add_hit(in, camera, n, id, [&](int entry, T value) {
+          pixel.add_hit(in, camera, sphere, in.colors + int64_t{blockIdx.x} * in.C, [&](int entry, T value) {
             if (entry >= first && entry < first + at_once) values[entry - first] += value;
           });
     }

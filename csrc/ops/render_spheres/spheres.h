@@ -84,7 +84,7 @@ struct Outline {
 template <class T>
 RECON_HD void outline_side(T across, T depth, T radius, T focal, T origin, T pixel, T& lo, T& hi) {
   using std::sqrt;
-  const T far = T(1e9), room = depth * depth - radius * radius;
+  const T far = T(1e9), room = (depth - radius) * (depth + radius);
   lo = -far, hi = far;
   if (!(depth > radius) || !(room > T(0))) return;  // it reaches the plane of the eye
   // Tangents of the two rays that touch the circle, from a quadratic equation.
@@ -106,14 +106,14 @@ RECON_HD Outline<T> outline_of(const SphereCamera<T>& camera, bool orthogonal, c
   return o;
 }
 
-// The pixels of a side of the image from `lo` to `hi`, and one more for parallel rays and against rounding.
+// The pixels of a side of the image whose rays are from `lo` to `hi`, up to what rounding makes of that.
 template <class T>
 RECON_HD void pixels_between(T lo, T hi, int64_t size, int32_t& first, int32_t& last) {
   using std::ceil;
   using std::floor;
-  const T end = T(size);
-  lo = floor(maximum(minimum(lo - T(1), end), T(0))), hi = ceil(minimum(maximum(hi + T(1), T(-1)), end - T(1)));
-  first = static_cast<int32_t>(lo), last = static_cast<int32_t>(hi);
+  const T slack = T(0.05), end = T(size);
+  first = static_cast<int32_t>(ceil(maximum(minimum(lo - slack, end), T(0))));
+  last = static_cast<int32_t>(floor(minimum(maximum(hi + slack, T(-1)), end - T(1))));
 }
 
 // Fills `s`; false for spheres that are not drawn: outside of the range of depths, behind the camera, not finite.
@@ -145,9 +145,11 @@ RECON_HD bool make_sphere(const SpheresInput<T>& in, const SphereCamera<T>& came
 template <class T>
 RECON_HD PixelBox sphere_box(const SpheresInput<T>& in, const SphereCamera<T>& camera, const Sphere<T>& s) {
   const Outline<T> o = outline_of(camera, in.orthogonal, s, maximum(s.radius, s.reach));
+  // Parallel rays hit half a pixel further on, and the pixels of small spheres where they are.
+  const T shift = in.orthogonal ? T(0.5) : T(0);
   PixelBox box;
-  pixels_between(o.x0, o.x1, in.W, box.i0, box.i1);
-  pixels_between(o.y0, o.y1, in.H, box.j0, box.j1);
+  pixels_between(o.x0, o.x1 + shift, in.W, box.i0, box.i1);
+  pixels_between(o.y0, o.y1 + shift, in.H, box.j0, box.j1);
   if (box.j1 < box.j0) box.i0 = 0, box.i1 = -1;
   return box;
 }

@@ -44,8 +44,9 @@ def render_spheres(
         radii: (B, N) > 0.
         colors: (B, N, C), any number of channels.
         camera: (B, 4, 3) the eye, the centre of pixel (0, 0) on the sensor, and the steps from a pixel to the next to
-            the right and downwards. The optical axis is down x right, or its opposite if `right_handed`. The second
-            vector means nothing if `orthogonal`: the eye is the centre of the sensor then.
+            the right and downwards, which are at right angles and of one length. The optical axis is down x right, or
+            its opposite if `right_handed`. The second vector means nothing if `orthogonal`: the eye is the centre of
+            the sensor then.
         image_size: (H, W) in pixels.
         gamma: > 0; the nearest sphere alone is seen as gamma goes to 0, all are at 1.
         max_depth: of the first point of a sphere, along the ray, or along the optical axis if `orthogonal`.
