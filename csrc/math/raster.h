@@ -93,9 +93,9 @@ struct PixelCenters {
 // themselves, so that no pixel is lost to rounding.
 template <class T, class Centers>
 RECON_HD void pixel_range(const Centers& center, int64_t size, T lo, T hi, int32_t& first, int32_t& last) {
-  const T top = center(0), step = size > 1 ? (top - center(size - 1)) / T(size - 1) : T(1);
+  const T top = center(0), per_unit = size > 1 ? T(size - 1) / (top - center(size - 1)) : T(1);
   const auto estimate = [&](T v) {
-    return static_cast<int64_t>(minimum(maximum((top - v) / step, T(-2)), T(size + 1)));
+    return static_cast<int64_t>(minimum(maximum((top - v) * per_unit, T(-2)), T(size + 1)));
   };
   int64_t i = estimate(hi) - 1, j = estimate(lo) + 2;
   i = i < 0 ? 0 : i > size ? size : i;

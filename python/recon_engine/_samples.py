@@ -254,6 +254,12 @@ def rasterize_points(random: Callable[..., Tensor]) -> tuple[Any, ...]:
 
 
 @_sample
+def render_points(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    discs = rasterize_points(random)[:4]
+    return *discs, 0.1 + random(14), random(14, 19), 6, 9, 3, "alpha", "cone", 1.5
+
+
+@_sample
 def composite(random: Callable[..., Tensor]) -> tuple[Any, ...]:
     return (random(2, 5, 21) * 10).int() - 1, random(2, 5, 21), random(9, 70), "alpha", True
 

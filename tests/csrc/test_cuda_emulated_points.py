@@ -14,10 +14,12 @@ from point_scenes import clouds
 from test_composite import MODES, scene
 from test_cuda_emulated import ORDERS, cuda, deterministic  # noqa: F401 - fixtures
 from test_rasterize_points import SCENES, SETTINGS
+from test_render_points import KINDS, features_of, results
 
 from recon_engine import _samples
 from recon_engine.ops._composite import composite
 from recon_engine.ops._rasterize_points import rasterize_points
+from recon_engine.ops._render_points import render_points
 from recon_engine.testing import values_and_grads
 
 OPS = _samples.all_ops()
@@ -103,3 +105,50 @@ def test_deterministic_composite(cuda, mode, deterministic):  # noqa: F811
             results.append(values_and_grads(lambda a, f: composite(idx, a, f, mode), alphas, features))
         torch.testing.assert_close(results[-1], results[0], rtol=0, atol=0)
     torch.testing.assert_close(results[0], values_and_grads(lambda a, f: composite(idx, a, f, mode), alphas, features))
+
+
+def check_images(cuda, points, C, image_size, K, kind, orders):  # noqa: F811
+    """Images and gradients are those of the CPU up to rounding."""
+    points = points.to("cpu", torch.float64)
+    features = features_of(points, C)
+    expected, expected_grads = results(render_points, points, features, image_size, K, *kind)
+    for order in orders:
+        with kernels_of(cuda, OPS["render_points"], order):
+            actual, grads = results(render_points, points, features, image_size, K, *kind)
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-11)
+        largest = max([1.0, *(g.abs().max().item() for g in expected_grads if g.numel())])
+        torch.testing.assert_close(grads, expected_grads, rtol=0, atol=1e-11 * largest)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images(cuda, kind):  # noqa: F811
+    for i, name in enumerate(SCENES):
+        image_size, K = SETTINGS[i % 6]
+        check_images(cuda, SCENES[name], (3, 1, 11)[i % 3], image_size, K, kind, [ORDERS[i % 4]])
+
+
+@pytest.mark.parametrize(
+    "kind", [("alpha", "parabola", 1.0), ("weighted", "cone", 1.0), ("norm_weighted", "cone", 2.0)]
+)
+@pytest.mark.parametrize("K", [64, 65, 150, 1000])
+def test_images_in_rounds(cuda, K, kind):  # noqa: F811
+    """More points than a thread holds at a time; many of the same depth."""
+    points = clouds((400,), radius=0.8, spread=0.8)
+    points.points[::2, 2] = (points.points[::2, 2] * 4).round() / 4
+    check_images(cuda, points, 2, (7, 18), K, kind, ORDERS[::2])
+
+
+def test_images_of_many_points(cuda):  # noqa: F811
+    check_images(cuda, clouds((700, 0, 900), radius=0.05), 3, (40, 33), 6, KINDS[6], ORDERS[::3])
+
+
+@pytest.mark.parametrize("name", ["three", "shared", "equal"])
+@pytest.mark.parametrize("kind", KINDS[::3])
+def test_deterministic_images(cuda, name, kind, deterministic):  # noqa: F811
+    points = SCENES[name]
+    every = []
+    for order in ORDERS:
+        with kernels_of(cuda, OPS["render_points"], order):
+            every.append(results(render_points, points, features_of(points, 10), (20, 35), 4, *kind))
+        torch.testing.assert_close(every[-1], every[0], rtol=0, atol=0)
+    check_images(cuda, points, 10, (20, 35), 4, kind, ORDERS[:1])

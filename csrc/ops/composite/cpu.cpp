@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/parallel.h"
+#include "core/rows.h"
 #include "core/scratch.h"
 #include "ops/composite/kernels.h"
 
@@ -113,26 +114,6 @@ void mix(const Hits<T>& hits, int64_t c, T* out) {
     for (int i = 0; i < N; ++i) sums[i] += weight * V::load(hits.rows[k] + c + i * V::lanes);
   }
   for (int i = 0; i < N; ++i) sums[i].store(out + c + i * V::lanes);
-}
-
-template <class T>
-T dot(const T* a, const T* b, int64_t n) {
-  using V = Pack<T>;
-  V sums(T(0));
-  int64_t c = 0;
-  for (; c + V::lanes <= n; c += V::lanes) sums += V::load(a + c) * V::load(b + c);
-  T total = c > 0 ? sum(sums) : T(0);
-  for (; c < n; ++c) total += a[c] * b[c];
-  return total;
-}
-
-// row += weight * values
-template <class T>
-void add_scaled(T* row, T weight, const T* values, int64_t n) {
-  using V = Pack<T>;
-  int64_t c = 0;
-  for (; c + V::lanes <= n; c += V::lanes) (V::load(row + c) + V(weight) * V::load(values + c)).store(row + c);
-  for (; c < n; ++c) row[c] += weight * values[c];
 }
 
 // What is left of a hit for the gradient of the features. Those of a pixel lie next to each other.

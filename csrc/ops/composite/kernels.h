@@ -1,23 +1,11 @@
 #pragma once
 // What the entry points of composite hand to the kernels of each device.
-//
-// The weight of hit k is w_k = alpha_k scale_k, and with g_k = <grad image, feature_k> the gradient of its alpha is
-// scale_k (g_k - behind_k), where
-//
-//   weighted        scale_k = 1                                      behind_k = 0
-//   norm_weighted   scale_k = 1 / max(sum_j alpha_j, 1e-4)           behind_k = sum_j w_j g_j, 0 where the sum is held
-//   alpha           scale_k = prod_{j<k} (1 - alpha_j)               behind_k = sum_{j>k} alpha_j g_j prod (1 -
-//   alpha_i)
-//                                                                    over k < i < j
-//
-// The last is summed up from the back: behind_{k-1} = alpha_k g_k + (1 - alpha_k) behind_k. Nothing is divided by
-// 1 - alpha, and the work is linear in K.
+// The equations are those of math/composite.h.
 #include "core/simd.h"
 #include "core/tensor.h"
+#include "math/composite.h"
 
 namespace recon {
-
-enum class Compositing { weighted, norm_weighted, alpha };
 
 template <class T>
 struct Composite {
@@ -43,7 +31,7 @@ RECON_HD T for_each_hit(const Composite<T>& p, int64_t pixel, const F& body) {
   if (p.mode == Compositing::norm_weighted) {
     for (int64_t at = first; at < end; at += p.per_hit)
       if (p.is_point(at)) total += p.alphas[at];
-    scale = T(1) / (total < T(1e-4) ? T(1e-4) : total);
+    scale = inverse_sum<T>(total);
   }
   for (int64_t at = first; at < end; at += p.per_hit) {
     if (!p.is_point(at)) continue;
@@ -58,14 +46,14 @@ template <class T>
 RECON_HD void finish_alphas(const Composite<T>& p, int64_t pixel, T total) {
   const int64_t first = p.first_hit(pixel), end = first + p.K * p.per_hit;
   T behind(0);
-  if (p.mode == Compositing::norm_weighted && !(total < T(1e-4)))
+  if (p.mode == Compositing::norm_weighted && !(total < least_sum<T>))
     for (int64_t at = first; at < end; at += p.per_hit)
       if (p.is_point(at)) behind += p.alphas[at] * p.scale[at] * p.grad_alphas[at];
   for (int64_t at = end - p.per_hit; at >= first; at -= p.per_hit) {
     if (!p.is_point(at)) continue;
     const T g = p.grad_alphas[at], alpha = p.alphas[at];
     p.grad_alphas[at] = p.scale[at] * (g - behind);
-    if (p.mode == Compositing::alpha) behind = alpha * g + (T(1) - alpha) * behind;
+    if (p.mode == Compositing::alpha) behind = behind_next<T>(alpha, g, behind);
   }
 }
 

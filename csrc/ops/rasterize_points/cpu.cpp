@@ -7,6 +7,7 @@
 
 #include "core/parallel.h"
 #include "ops/rasterize_points/kernels.h"
+#include "raster/point_tile.h"
 
 namespace recon {
 namespace RECON_SIMD {
@@ -43,58 +44,19 @@ struct TileHits {
   }
 };
 
-// A point's place in the order of the hits.
 template <class T>
-struct Key {
-  T z;
-  int32_t point;
-  bool operator<(const Key& o) const { return z < o.z || (z == o.z && point < o.point); }
-};
-
-// The part of a tile inside the image.
-struct Extent {
-  int64_t cloud, x0, y0;
-  int width, height;
-};
-
-template <class T>
-Extent extent_of(const TiledPoints<T>& scene, int64_t index) {
-  const int64_t per_cloud = scene.tiles_x * scene.tiles_y, in_cloud = index % per_cloud;
-  const int64_t x0 = in_cloud % scene.tiles_x * point_tile_width, y0 = in_cloud / scene.tiles_x * scene.tile_height;
-  return {index / per_cloud, x0, y0, static_cast<int>(std::min<int64_t>(point_tile_width, scene.input.W - x0)),
-          static_cast<int>(std::min<int64_t>(scene.tile_height, scene.input.H - y0))};
-}
-
-template <class T>
-void collect_hits(const TiledPoints<T>& scene, const Extent& tile, const std::vector<Key<T>>& keys, TileHits<T>& hits) {
-  using V = Pack<T>;
-  constexpr int lanes = V::lanes;
+void collect_hits(const TiledPoints<T>& scene, const Extent& tile, const TilePoints<T>& points, TileHits<T>& hits) {
   int open = tile.width * tile.height;  // pixels that are not full
-  for (const Key<T>& key : keys) {
-    const T *point = scene.input.points + 3 * int64_t{key.point}, radius = scene.input.radius[key.point];
-    const PixelBox& box = scene.boxes[key.point];
-    const int i0 = static_cast<int>(std::max<int64_t>(box.i0 - tile.x0, 0));
-    const int i1 = static_cast<int>(std::min<int64_t>(box.i1 - tile.x0, tile.width - 1));
-    const int j0 = static_cast<int>(std::max<int64_t>(box.j0 - tile.y0, 0));
-    const int j1 = static_cast<int>(std::min<int64_t>(box.j1 - tile.y0, tile.height - 1));
-    const V x(point[0]), limit(radius * radius);
-    for (int row = j0; row <= j1; ++row) {
-      const T dy = point[1] - scene.py[tile.y0 + row];
-      const V dy2(dy * dy);
-      for (int column = i0; column <= i1; column += lanes) {
-        const V dx = x - V::load(scene.px.data() + tile.x0 + column), dist = dx * dx + dy2;
-        const int left = i1 - column + 1;
-        uint32_t bits = (dist < limit).bits() & (left >= lanes ? ~0u : (1u << left) - 1u);
-        if (!bits) continue;
-        alignas(64) T dists[lanes];
-        dist.store(dists);
-        for (; bits; bits &= bits - 1) {
-          const int lane = __builtin_ctz(bits), pixel = row * point_tile_width + column + lane;
-          if (hits.count[pixel] < hits.K) open -= hits.add(pixel, key.point, key.z, dists[lane]);
-        }
+  for (int64_t q = 0; q < points.size() && open > 0; ++q) {
+    const Disc<T>& disc = points[q];
+    for_each_hit(scene, tile, disc, [&](int first, Pack<T> dist, Mask<T> hit) {
+      alignas(64) T dists[Pack<T>::lanes];
+      dist.store(dists);
+      for (uint32_t bits = hit.bits(); bits; bits &= bits - 1) {
+        const int lane = __builtin_ctz(bits), pixel = first + lane;
+        if (hits.count[pixel] < hits.K) open -= hits.add(pixel, disc.point, disc.z, dists[lane]);
       }
-    }
-    if (open == 0) return;
+    });
   }
 }
 
@@ -124,16 +86,12 @@ void rasterize_points_cpu(const PointsInput<T>& in, const PointHits<T>& out) {
   const int64_t bytes = in.N * in.H * in.W * out.K * static_cast<int64_t>(4 + 2 * sizeof(T));
   const bool stream = bytes > (int64_t{8} << 20);
   std::vector<TileHits<T>> buffers(num_threads(), TileHits<T>(pixels, out.K));
-  std::vector<std::vector<Key<T>>> sorted(num_threads());
+  std::vector<TilePoints<T>> points(num_threads());
   for_each_task(scene.num_tiles(), [&](int64_t index, int worker) {
     const Extent tile = extent_of(scene, index);
     TileHits<T>& hits = buffers[worker];
-    std::vector<Key<T>>& keys = sorted[worker];
-    keys.clear();
-    for (int64_t q = scene.offsets[index]; q < scene.offsets[index + 1]; ++q)
-      keys.push_back({in.points[3 * int64_t{scene.list[q]} + 2], scene.list[q]});
-    std::sort(keys.begin(), keys.end());
-    collect_hits(scene, tile, keys, hits);
+    points[worker].set(scene, tile, index);
+    collect_hits(scene, tile, points[worker], hits);
     write_tile(in, tile, hits, out, stream);
     for (int pixel = 0; pixel < pixels; ++pixel)
       if (hits.count[pixel] > 0) hits.clear(pixel);

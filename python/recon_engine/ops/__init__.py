@@ -6,6 +6,7 @@ from recon_engine.ops._composite import composite as composite
 from recon_engine.ops._rasterize_faces import rasterize_faces as rasterize_faces
 from recon_engine.ops._rasterize_points import rasterize_points as rasterize_points
 from recon_engine.ops._render_faces import render_faces as render_faces
+from recon_engine.ops._render_points import render_points as render_points
 from recon_engine.ops._render_spheres import render_spheres as render_spheres
 from recon_engine.ops._sigmoid_alpha_blend import sigmoid_alpha_blend as sigmoid_alpha_blend
 from recon_engine.ops._soft_silhouette import soft_silhouette as soft_silhouette

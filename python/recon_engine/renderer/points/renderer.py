@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..mesh.renderer import is_fused
+from . import _fused
 from .compositor import AlphaCompositor, NormWeightedCompositor
 from .rasterize_points import _format_radius
 from .rasterizer import PointFragments
@@ -18,6 +20,9 @@ class PointsRenderer(nn.Module):
 
     A point is a disc whose weight falls from 1 in its centre to 0 on its border, `1 - dists / radius ** 2`, so that
     images are differentiable in the positions, the features and the radius.
+
+    With `PointsRasterizer` and a compositor of this library themselves (not classes derived from them) one fused kernel
+    renders the image and no fragments are written; see `recon_engine.renderer.fused`.
 
     References:
         Wiles et al., SynSin: End-to-end View Synthesis from a Single Image, CVPR 2020, section 3.2.
@@ -60,6 +65,10 @@ class PointsRenderer(nn.Module):
                 "point_clouds must have features to render, got None: Pointclouds(points, features=...), for example "
                 "(P, 3) colours"
             )
+        if is_fused() and _fused.can_fuse(self.rasterizer, self.compositor):
+            image = _fused.render(self.rasterizer, self.compositor, point_clouds, kwargs)
+            if image is not None:
+                return image
         fragments = self.rasterizer(point_clouds, **kwargs)
         settings = kwargs.get("raster_settings", self.rasterizer.raster_settings)
         # PyTorch3D's kernels need int64, and so may compositors of others; ours read what the rasteriser wrote.
