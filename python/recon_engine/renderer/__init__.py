@@ -66,6 +66,7 @@ from .opengl import MeshRasterizerOpenGL
 from .points import (
     AlphaCompositor,
     NormWeightedCompositor,
+    PointSplatter,
     PointsRasterizationSettings,
     PointsRasterizer,
     PointsRenderer,
@@ -113,6 +114,7 @@ __all__ = [
     "OrthographicCameras",
     "PerspectiveCameras",
     "PointLights",
+    "PointSplatter",
     "PointsRasterizationSettings",
     "PointsRasterizer",
     "PointsRenderer",

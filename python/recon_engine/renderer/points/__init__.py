@@ -7,10 +7,12 @@ from .pulsar.unified import PulsarPointsRenderer
 from .rasterize_points import rasterize_points
 from .rasterizer import PointsRasterizationSettings, PointsRasterizer
 from .renderer import PointsRenderer
+from .splatter import PointSplatter
 
 __all__ = [
     "AlphaCompositor",
     "NormWeightedCompositor",
+    "PointSplatter",
     "PointsRasterizationSettings",
     "PointsRasterizer",
     "PointsRenderer",
