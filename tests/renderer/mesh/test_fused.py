@@ -172,6 +172,17 @@ def test_never_waits_for_a_device(shader, texture, calls, never_waits):
     torch.testing.assert_close(image, expected)
 
 
+@pytest.mark.parametrize("texture", TEXTURES)
+def test_meshes_behind_the_camera(texture, calls):
+    """No face is left after clipping."""
+    made = Scene(texture, "point")
+    made.cameras = FoVPerspectiveCameras(R=made.cameras.R, T=made.cameras.T - torch.tensor([0.0, 0.0, 9.0]))
+    image = made.render(HardPhongShader)
+    background = torch.tensor([0.1, 0.7, 0.3, 0.0], dtype=DTYPE).expand_as(image)
+    torch.testing.assert_close(image, background, rtol=0, atol=1e-7)
+    assert len(calls) == 1
+
+
 def test_equals_unfused_in_single_precision():
     for shader, texture in itertools.product((HardPhongShader, SoftPhongShader), ("vertex", "uv")):
         check(shader, texture, "point", dtype=torch.float32, rtol=2e-3, atol=2e-3)

@@ -300,6 +300,8 @@ def _clip(look: _Look, faces: Tensor, clipped: ClippedFaces) -> _Look:
     look.map_of_face = source if look.map_of_face is None else look.map_of_face.index_select(0, source)
     if look.texture == "atlas":  # its texels lie at the first two barycentric coordinates of the whole face
         look.uvs = torch.eye(3, 2, dtype=look.attributes.dtype, device=source.device).expand(len(source), -1, -1)
+        if not len(source) and look.maps is not None:  # faces without a map of their own would have one each
+            look.maps = look.maps[:0]
     elif look.uvs is not None:
         look.uvs = look.uvs.index_select(0, source)
     attributes = look.attributes.index_select(0, faces.index_select(0, source).flatten()).unflatten(0, (-1, 3))
