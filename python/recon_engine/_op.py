@@ -183,7 +183,7 @@ class Op:
                 return tuple(g if need else None for g, need in zip(every, ctx.needs_input_grad))
 
         self.name, self.reference = name, reference
-        self._forward, self._forward_op, self._function = forward, forward_op, Function
+        self._forward, self._backward, self._forward_op, self._function = forward, backward, forward_op, Function
         self._differentiable = backward_kernel is not None
         self._shown = shown if kept else None
         self.constants = constant
@@ -204,6 +204,22 @@ class Op:
                     return self.reference(*inputs)
             return self._without_kept(self._function.apply(*inputs))
         return self._without_kept((self._forward_op if torch.compiler.is_compiling() else self._forward)(*inputs))
+
+    def gradients(
+        self, inputs: Sequence[Any], outputs: Sequence[Tensor], grad_outputs: Sequence[Tensor], needed: Sequence[bool]
+    ) -> list[Tensor | None]:
+        """What the backward kernel computes, for a caller that keeps inputs and outputs itself and not in autograd.
+
+        Args:
+            inputs: all of them, as in a call.
+            outputs: those that the backward kernel reads.
+            grad_outputs: the gradient of each float output.
+            needed: for each float input with a gradient, whether it is wanted.
+
+        Returns:
+            The gradient of each of those inputs; None or anything where it is not wanted.
+        """
+        return self._backward(inputs, list(outputs), list(grad_outputs), list(needed))
 
     def _without_kept(self, out: Any) -> Any:
         if self._shown is None:

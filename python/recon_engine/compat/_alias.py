@@ -22,6 +22,8 @@ import recon_engine
 PYTORCH3D_VERSION = "0.7.9"
 
 _THEIRS, _OURS = "pytorch3d", "recon_engine"
+# Their compiled module, and ours with their functions.
+_THEIR_KERNELS, _OUR_KERNELS = "pytorch3d._C", "recon_engine.compat._C"
 # PyTorch3D's packages. What else is in recon_engine (`methods`, `compat`, `_C`, ...) has no counterpart there.
 _PACKAGES = frozenset(
     ["common", "datasets", "implicitron", "io", "loss", "ops", "renderer", "structures", "transforms", "utils", "vis"]
@@ -78,6 +80,8 @@ class _View(ModuleType):
         if target is recon_engine:
             if name == "__version__":
                 return PYTORCH3D_VERSION
+            if name == "_C":
+                return importlib.import_module(_THEIR_KERNELS)
             if name not in _PACKAGES and not (name.startswith("__") and name.endswith("__")):
                 raise AttributeError(_not_part(f"{self.__name__}.{name}"), name=name, obj=self)
         try:
@@ -137,13 +141,13 @@ def _is_theirs(name: str) -> bool:
 
 
 def _ours(name: str) -> str:
-    return _OURS + name.removeprefix(_THEIRS)
+    return _OUR_KERNELS if name == _THEIR_KERNELS else _OURS + name.removeprefix(_THEIRS)
 
 
 def _exists(name: str) -> bool:
     """Whether the module `name` of recon_engine mirrors one of PyTorch3D."""
     packages = name.split(".")[1:]
-    if packages and packages[0] not in _PACKAGES:
+    if packages and packages[0] not in _PACKAGES and name != _OUR_KERNELS:
         return False
     try:
         return importlib.util.find_spec(name) is not None

@@ -24,11 +24,18 @@ def composite(pointsidx: Tensor, alphas: Tensor, features: Tensor, mode: str) ->
         views of (N, H, W, K), such as permuted fragments, are read where they lie.
     """
     _check(pointsidx, alphas, features)
+    N, _, H, W = pointsidx.shape
+    idx, weights, planes = as_stored(pointsidx, alphas)
+    return _composite(idx, weights, features.t(), mode, planes).view(N, features.shape[0], H, W)
+
+
+def as_stored(pointsidx: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor, bool]:
+    """Indices and weights as they lie in memory: in planes (N, K, H W), or the slots of a pixel side by side."""
     N, K, H, W = pointsidx.shape
     planes = alphas.is_contiguous() or not alphas.permute(0, 2, 3, 1).is_contiguous()
     shape = (N, K, H * W) if planes else (N, H * W, K)
     idx, weights = ((a if planes else a.permute(0, 2, 3, 1)).reshape(shape) for a in (pointsidx, alphas))
-    return _composite(idx.int(), weights, features.t(), mode, planes).view(N, features.shape[0], H, W)
+    return idx.int(), weights, planes
 
 
 def _check(pointsidx: Tensor, alphas: Tensor, features: Tensor) -> None:
