@@ -5,7 +5,6 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <memory>
 #include <type_traits>
 #include <vector>
 
@@ -45,6 +44,37 @@ void store(void* to, V v) {
 // How the values of a voxel lie: in the planes of the tensors, or in one quad, or in several.
 enum Layout { planes, one_quad, quads };
 
+// to += scale * from, in quads where there are some
+template <Layout layout, class T>
+void add_scaled(T* to, T scale, const T* from, int64_t width) {
+  if constexpr (layout == planes) {
+    for (int64_t c = 0; c < width; ++c) to[c] += scale * from[c];
+  } else {
+    const int64_t end = layout == one_quad ? 4 : width;
+    for (int64_t c = 0; c < end; c += 4) store(to + c, load(to + c) + scale * load(from + c));
+  }
+}
+
+template <Layout layout, class T>
+T inner(const T* a, const T* b, int64_t width) {
+  if constexpr (layout == planes) {
+    T total(0);
+    for (int64_t c = 0; c < width; ++c) total += a[c] * b[c];
+    return total;
+  } else {
+    Quad<T> total = {};
+    const int64_t end = layout == one_quad ? 4 : width;
+    for (int64_t c = 0; c < end; c += 4) total += load(a + c) * load(b + c);
+    return (total[0] + total[1]) + (total[2] + total[3]);
+  }
+}
+
+// body(lane) for every bit that is set.
+template <class F>
+void for_each_lane(uint32_t bits, const F& body) {
+  for (; bits != 0; bits &= bits - 1) body(__builtin_ctz(bits));
+}
+
 // Large memory that comes back warm.
 template <class T>
 class Memory {
@@ -75,8 +105,13 @@ class Samples {
   using P = Pack<T>;
   static constexpr int lanes = P::lanes;
 
-  explicit Samples(const MarchVolume<T>& problem)
-      : p(problem), lengths_(static_cast<size_t>((p.S + lanes - 1) / lanes * lanes), T(0)) {}
+  // Rows and layers of the voxels are `row` and `layer` voxels apart.
+  Samples(const MarchVolume<T>& problem, int64_t row, int64_t layer)
+      : p(problem),
+        row_(row),
+        layer_(layer),
+        is_small_(layer * p.size[2] < std::numeric_limits<int32_t>::max()),
+        lengths_(static_cast<size_t>((p.S + lanes - 1) / lanes * lanes), T(0)) {}
 
   void start(int64_t ray) {
     std::copy_n(p.origins + 3 * ray, 3, origin);
@@ -107,13 +142,22 @@ class Samples {
       n.slopes(p, axis, x, of_low, of_high);
       of_low.store(slope_[axis][0]), of_high.store(slope_[axis][1]);
     }
+    if (is_small_) {
+      const auto index = [&](int axis) { return __builtin_convertvector(P::load(first_[axis]).raw, Indices); };
+      const Indices voxel = index(0) + index(1) * static_cast<Index>(row_) + index(2) * static_cast<Index>(layer_);
+      std::memcpy(voxel_, &voxel, sizeof voxel);
+    }
     low[0].store(x_[0]), high[0].store(x_[1]);
     for (int k = 0; k < 4; ++k) ((k & 1 ? high[1] : low[1]) * (k & 2 ? high[2] : low[2])).store(edge_[k]);
     return inside;
   }
 
-  // The index of the first voxel along an axis.
-  int64_t first(int axis, int lane) const { return static_cast<int64_t>(first_[axis][lane]); }
+  // The first of the eight voxels, and its layer.
+  int64_t voxel(int lane) const {
+    if (is_small_) return voxel_[lane];
+    return first(2, lane) * layer_ + first(1, lane) * row_ + first(0, lane);
+  }
+  int64_t layer(int lane) const { return first(2, lane); }
   // What corner k weighs: bits 0, 1, 2 of k say whether it is the farther one in x, y, z.
   T corner(int k, int lane) const { return x(k & 1, lane) * edge(k >> 1, lane); }
   // The factor of that which belongs to x, and the one which belongs to y and z.
@@ -129,8 +173,16 @@ class Samples {
   T origin[3], direction[3];
 
  private:
+  using Index = IntOf<T>;
+  using Indices = std::conditional_t<sizeof(T) == 4, Ints, Longs>;
+
+  int64_t first(int axis, int lane) const { return static_cast<int64_t>(first_[axis][lane]); }
+
   const MarchVolume<T>& p;
+  const int64_t row_, layer_;
+  const bool is_small_;  // enough for indices of 32 bits
   std::vector<T> lengths_;
+  Index voxel_[lanes];
   T first_[3][lanes], x_[2][lanes], edge_[4][lanes], weight_[3][2][lanes], slope_[3][2][lanes];
 };
 
@@ -140,8 +192,8 @@ struct Voxels {
   T* packed;  // null where the tensors are used as they are
   T *density, *features;
   int64_t size[3], count, channels, width;
-  int64_t row, layer,
-      corner[8];  // how many voxels lie between rows, layers, the first voxel of a sample and each corner
+  int64_t row, layer;  // how many voxels lie between rows, and layers
+  int64_t corner[8];   // and from the first voxel of a sample to each corner
 
   Voxels(const MarchVolume<T>& p, T* memory, T* densities, T* all_features, int64_t volume)
       : packed(memory), count(p.voxels()), channels(p.C + 1), width(padded(p)) {
@@ -163,9 +215,7 @@ struct Voxels {
   // How much memory the packed values take.
   static int64_t needed(const MarchVolume<T>& p) { return packed_layer(p) * p.size[2] * padded(p); }
 
-  int64_t first(const Samples<T>& samples, int lane) const {
-    return samples.first(2, lane) * layer + samples.first(1, lane) * row + samples.first(0, lane);
-  }
+  Samples<T> samples(const MarchVolume<T>& p) const { return Samples<T>(p, row, layer); }
 
   // Moves rows [begin, end) from the planes into quads, or back.
   void pack(int64_t begin, int64_t end) const {
@@ -209,7 +259,7 @@ struct Voxels {
   // values = sum_k weight_k value_k
   template <Layout layout>
   void read(const Samples<T>& samples, int lane, T* values) const {
-    const int64_t voxel = first(samples, lane);
+    const int64_t voxel = samples.voxel(lane);
     if constexpr (layout == planes) {
       for (int64_t c = 0; c < channels; ++c) {
         const T* plane = c == 0 ? density : features + (c - 1) * count;
@@ -237,7 +287,7 @@ struct Voxels {
   // with a number for the density that is not looked at.
   template <Layout layout>
   void add(const Samples<T>& samples, int lane, T of_density, T scale, const T* G, int64_t begin, int64_t end) const {
-    const int64_t voxel = first(samples, lane), z = samples.first(2, lane);
+    const int64_t voxel = samples.voxel(lane), z = samples.layer(lane);
     const int from = z < begin ? 4 : 0, to = z + 1 < end ? 8 : 4;
     if constexpr (layout == planes) {
       for (int64_t c = density ? 0 : 1; c < (features ? channels : 1); ++c) {
@@ -248,11 +298,12 @@ struct Voxels {
     } else if constexpr (layout == one_quad) {
       Quad<T> value = scale * load(G);
       value[0] = of_density;
-      const Quad<T> ends[2] = {samples.x(0, lane) * value, samples.x(1, lane) * value};
-      const auto both = load_as<TwoQuads<T>>(ends);
+      // Not two quads at once: the next sample would read half of what was just written, which stalls.
+      const Quad<T> near = samples.x(0, lane) * value, far = samples.x(1, lane) * value;
       for (int k = from / 2; k < to / 2; ++k) {
         T* at = packed + (voxel + corner[2 * k]) * 4;
-        store(at, load_as<TwoQuads<T>>(at) + samples.edge(k, lane) * both);
+        store(at, load(at) + samples.edge(k, lane) * near);
+        store(at + 4, load(at + 4) + samples.edge(k, lane) * far);
       }
     } else {
       for (int64_t c = 0; c < width; c += 4) {
@@ -269,12 +320,10 @@ struct Voxels {
   // <value of corner k, values>
   template <Layout layout>
   T dot(int64_t voxel, int k, const T* values) const {
-    T total(0);
-    for (int64_t c = 0; c < channels; ++c) {
-      const int64_t at = voxel + corner[k];
-      const T value = layout == planes ? c == 0 ? density[at] : features[(c - 1) * count + at] : packed[at * width + c];
-      total += value * values[c];
-    }
+    const int64_t at = voxel + corner[k];
+    if constexpr (layout != planes) return inner<layout>(packed + at * width, values, width);
+    T total = density[at] * values[0];
+    for (int64_t c = 1; c < channels; ++c) total += features[(c - 1) * count + at] * values[c];
     return total;
   }
 };
@@ -290,61 +339,42 @@ void with_layout(const Voxels<T>& voxels, const F& f) {
     f(std::integral_constant<Layout, quads>{});
 }
 
-// to += scale * from, in quads where there are some
-template <Layout layout, class T>
-void add_scaled(T* to, T scale, const T* from, int64_t width) {
-  if constexpr (layout == planes) {
-    for (int64_t c = 0; c < width; ++c) to[c] += scale * from[c];
-  } else {
-    const int64_t end = layout == one_quad ? 4 : width;
-    for (int64_t c = 0; c < end; c += 4) store(to + c, load(to + c) + scale * load(from + c));
-  }
+// Whether samples outside of the volume change nothing, so that a ray has only those inside.
+template <class T>
+bool skips_outside(const MarchVolume<T>& p) {
+  return p.full == T(1) && p.shift == 1;
 }
 
-template <Layout layout, class T>
-T inner(const T* a, const T* b, int64_t width) {
-  if constexpr (layout == planes) {
-    T total(0);
-    for (int64_t c = 0; c < width; ++c) total += a[c] * b[c];
-    return total;
-  } else {
-    Quad<T> total = {};
-    const int64_t end = layout == one_quad ? 4 : width;
-    for (int64_t c = 0; c < end; c += 4) total += load(a + c) * load(b + c);
-    return (total[0] + total[1]) + (total[2] + total[3]);
-  }
-}
-
-// body(lane) for every bit that is set.
-template <class F>
-void for_each_lane(uint32_t bits, const F& body) {
-  for (; bits != 0; bits &= bits - 1) body(__builtin_ctz(bits));
+// All of the next samples of a ray.
+template <class T>
+uint32_t every_lane(const MarchVolume<T>& p, int64_t i) {
+  const int64_t count = std::min<int64_t>(Samples<T>::lanes, p.S - i);
+  return count == 32 ? ~0u : (1u << count) - 1u;
 }
 
 template <Layout layout, class T>
 void march(const MarchVolume<T>& p, const Voxels<T>& voxels, int64_t begin, int64_t end) {
   constexpr int64_t lanes = Samples<T>::lanes;
   const int64_t width = voxels.width;
-  Samples<T> samples(p);
-  std::vector<T> density(p.S + lanes), values(width * lanes), sums(width);
+  const bool skips = skips_outside(p);
+  Samples<T> samples = voxels.samples(p);
+  std::vector<T> density(p.S), values(width), sums(width);
   for (int64_t ray = begin; ray < end; ++ray) {
     samples.start(ray);
     std::fill(sums.begin(), sums.end(), T(0));
     Light<T> light;
     T clear(1);
+    int64_t count = 0;
     for (int64_t i = 0; i < p.S && !(std::abs(light.left) < p.least); i += lanes) {
       const uint32_t inside = samples.find(i, p.S, 0, p.size[2]);
-      Pack<T>(T(0)).store(&density[i]);
-      for_each_lane(inside, [&](int lane) {
-        voxels.template read<layout>(samples, lane, &values[lane * width]);
-        density[i + lane] = values[lane * width];
+      for_each_lane(skips ? inside : every_lane(p, i), [&](int lane) {
+        const bool reads = inside >> lane & 1;
+        if (reads) voxels.template read<layout>(samples, lane, values.data());
+        const T a = density[count] = reads ? values[0] : T(0);
+        if (count >= p.shift) light.pass(p.full - density[count - p.shift]);
+        if (reads) add_scaled<layout>(sums.data(), a * light.left, values.data(), width);
+        clear *= T(1) - a, ++count;
       });
-      for (int64_t j = i; j < std::min(i + lanes, p.S); ++j) {
-        clear *= T(1) - density[j];
-        if (j >= p.shift) light.pass(p.full - density[j - p.shift]);
-        if (inside >> (j - i) & 1)
-          add_scaled<layout>(sums.data(), density[j] * light.left, &values[(j - i) * width], width);
-      }
     }
     T* out = p.out + ray * (p.C + 1);
     std::copy_n(sums.data() + 1, p.C, out);
@@ -380,46 +410,54 @@ void load_gradient(const MarchVolume<T>& p, int64_t ray, T* to) {
 template <Layout layout, class T>
 void find_given(const MarchVolume<T>& p, const Voxels<T>& voxels, Given<T>& given, int64_t begin, int64_t end) {
   constexpr int64_t lanes = Samples<T>::lanes;
-  const int64_t padded = p.S + lanes;
-  Samples<T> samples(p);
-  std::vector<T> values(voxels.width), G(voxels.width), lights(padded), clears(padded), befores(padded);
-  std::vector<T> density(padded), slope(padded);
+  const bool skips = skips_outside(p);
+  Samples<T> samples = voxels.samples(p);
+  std::vector<T> values(voxels.width), G(voxels.width), density(p.S), slope(p.S), lights(p.S), clears(p.S),
+      befores(p.S);
+  // The three products of all factors before a sample are one where none is left out and eps is lost in rounding.
+  const T *clear_of = (skips ? lights : clears).data(), *before_of = (skips ? lights : befores).data();
+  std::vector<int64_t> place(p.S);
   for (int64_t ray = begin; ray < end; ++ray) {
     samples.start(ray);
     load_gradient(p, ray, G.data());
     Light<T> light;
     T clear(1), before(1);
-    int64_t count = 0, block = (ray - given.first) * given.blocks;
-    for (int64_t i = 0; i < p.S && !(std::abs(light.but_one) < p.least); i += lanes, ++block) {
+    int64_t i = 0, count = 0, done = 0, block = (ray - given.first) * given.blocks;
+    for (; i < p.S && !(std::abs(light.but_one) < p.least); i += lanes, ++block) {
       const uint32_t inside = samples.find(i, p.S, 0, p.size[2]);
-      given.lowest[block] = std::numeric_limits<T>::max(), given.highest[block] = T(-1);
-      Pack<T>(T(0)).store(&density[i]), Pack<T>(T(0)).store(&slope[i]);
-      for_each_lane(inside, [&](int lane) {
-        voxels.template read<layout>(samples, lane, values.data());
-        density[i + lane] = values[0];
-        slope[i + lane] = inner<layout>(G.data(), values.data(), voxels.width);
-        const T layer = static_cast<T>(samples.first(2, lane));
-        given.lowest[block] = std::min(given.lowest[block], layer);
-        given.highest[block] = std::max(given.highest[block], layer);
+      T lowest = std::numeric_limits<T>::max(), highest(-1);
+      for_each_lane(skips ? inside : every_lane(p, i), [&](int lane) {
+        density[count] = slope[count] = T(0);
+        if (inside >> lane & 1) {
+          voxels.template read<layout>(samples, lane, values.data());
+          density[count] = values[0];
+          slope[count] = inner<layout>(G.data(), values.data(), voxels.width);
+          const T layer = static_cast<T>(samples.layer(lane));
+          lowest = std::min(lowest, layer), highest = std::max(highest, layer);
+        }
+        place[count++] = i + lane;
       });
-      count = std::min(i + lanes, p.S);
-      for (int64_t j = i; j < count; ++j) {
-        if (j >= p.shift) light.pass(p.full - density[j - p.shift]);
-        lights[j] = light.left, clears[j] = clear, befores[j] = before;
-        clear *= T(1) - density[j], before *= p.full - density[j];
+      given.lowest[block] = lowest, given.highest[block] = highest;
+      for (; done < count; ++done) {
+        if (done >= p.shift) light.pass(p.full - density[done - p.shift]);
+        lights[done] = light.left;
+        if (skips) continue;
+        clears[done] = clear, befores[done] = before;
+        clear *= T(1) - density[done], before *= p.full - density[done];
       }
     }
-    const int64_t at = (ray - given.first) * p.S;
+    given.counts[ray - given.first] = std::min(i, p.S);
+    T* of_density = given.density.data() + (ray - given.first) * p.S;
+    T* weight = given.weight.data() + (ray - given.first) * p.S;
     const T grad_opacity = p.grad_out[ray * (p.C + 1) + p.C];
     T behind(0), product(1);
     for (int64_t j = count - 1; j >= 0; --j) {
       if (j + 1 < count) behind *= p.full - density[j + 1];
       if (j + p.shift < count) behind += density[j + p.shift] * slope[j + p.shift];
-      given.density.data()[at + j] = lights[j] * slope[j] - befores[j] * behind + grad_opacity * clears[j] * product;
-      given.weight.data()[at + j] = density[j] * lights[j];
+      of_density[place[j]] = lights[j] * slope[j] - before_of[j] * behind + grad_opacity * clear_of[j] * product;
+      weight[place[j]] = density[j] * lights[j];
       product *= T(1) - density[j];
     }
-    given.counts[ray - given.first] = count;
   }
 }
 
@@ -427,7 +465,7 @@ template <Layout layout, class T>
 void add_given(const MarchVolume<T>& p, const Voxels<T>& grads, const Given<T>& given, int64_t rays, int64_t begin,
                int64_t end) {
   constexpr int64_t lanes = Samples<T>::lanes;
-  Samples<T> samples(p);
+  Samples<T> samples = grads.samples(p);
   std::vector<T> G(grads.width);
   for (int64_t r = 0; r < rays; ++r) {
     samples.start(given.first + r);
@@ -448,7 +486,7 @@ template <Layout layout, class T>
 void ray_gradients(const MarchVolume<T>& p, const Voxels<T>& voxels, const Given<T>& given, int64_t begin,
                    int64_t end) {
   constexpr int lanes = Samples<T>::lanes;
-  Samples<T> samples(p);
+  Samples<T> samples = voxels.samples(p);
   std::vector<T> values(voxels.width);
   for (int64_t ray = begin; ray < end; ++ray) {
     samples.start(ray);
@@ -457,7 +495,7 @@ void ray_gradients(const MarchVolume<T>& p, const Voxels<T>& voxels, const Given
     if (p.grad_lengths) std::fill_n(p.grad_lengths + ray * p.S, p.S, T(0));
     for (int64_t i = 0; i < count; i += lanes)
       for_each_lane(samples.find(i, count, 0, p.size[2], true), [&](int lane) {
-        const int64_t at = i + lane, voxel = voxels.first(samples, lane);
+        const int64_t at = i + lane, voxel = samples.voxel(lane);
         values[0] = given.density.data()[r * p.S + at];
         const T weight = given.weight.data()[r * p.S + at], *G = p.grad_out + ray * (p.C + 1);
         for (int64_t c = 0; c < p.C; ++c) values[c + 1] = weight * G[c];

@@ -90,7 +90,9 @@ def _one_row(lengths: Tensor) -> Tensor | None:
 
 def _one_of_equal(values: Tensor) -> Tensor | None:
     """The one volume (1, C, D, H, W) that `expand` has made a batch of, with its gradient; None for other batches."""
-    if len(values) == 1 or values.shape[1] == 0:
+    if len(values) == 1:
+        return values
+    if values.shape[1] == 0:
         return values[:1]
     if values.stride(0) != 0 or torch.compiler.is_compiling():
         return None
