@@ -26,7 +26,10 @@ def test_the_table_is_that_of_the_results():
     assert "| rasterize_meshes forward" in README
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/design.md", "docs/parity.md"])
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/design.md", "docs/parity.md", "docs/points.md"]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
     prose = re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.DOTALL)
     targets = re.findall(r"\]\(([^)#]+)\)", prose)
