@@ -67,27 +67,60 @@ def _composite(name: str, C: int, K: int, size: int, points: int, backward: bool
     return _both(make)
 
 
-def _render(points: int, size: int, K: int) -> Functions:
-    """Forward and backward, in positions and colours."""
-    cloud = _cloud(points).requires_grad_()
-    generator = torch.Generator().manual_seed(1)
-    colors = torch.rand(points, 3, generator=generator).to(DEVICE).requires_grad_()
-    seed = torch.rand(1, size, size, 3, generator=generator).to(DEVICE)
+def _render(points: int, size: int, K: int, C: int = 3, radius: float = 0.01) -> Functions:
+    """Forward and backward, in positions and features."""
+    cloud, features, seed = _featured(points, size, C)
 
     def make(package: str) -> Callable[[], tuple[Tensor, ...]]:
         renderer, parts = _module(package, "renderer"), _module(package, "renderer.points")
         Pointclouds = _module(package, "structures").Pointclouds
-        settings = parts.PointsRasterizationSettings(image_size=size, radius=0.01, points_per_pixel=K)
+        settings = parts.PointsRasterizationSettings(image_size=size, radius=radius, points_per_pixel=K)
         cameras = renderer.FoVOrthographicCameras(device=DEVICE, znear=0.01)
         render = parts.PointsRenderer(parts.PointsRasterizer(cameras, settings), parts.AlphaCompositor())
 
         def call() -> tuple[Tensor, ...]:
-            image = render(Pointclouds([cloud], features=[colors]))
-            return image.detach(), *torch.autograd.grad(image, (cloud, colors), seed)
+            image = render(Pointclouds([cloud], features=[features]))
+            return image.detach(), *torch.autograd.grad(image, (cloud, features), seed)
 
         return call
 
     return _both(make)
+
+
+def _splat(points: int, size: int, K: int, C: int) -> Functions:
+    """SynSin's splatter forward and backward: discs of 4 pixels, front to back; the rival's from its functions."""
+    cloud, features, seed = _featured(points, size, C)
+    radius = 4.0
+
+    def ours() -> tuple[Tensor, ...]:
+        from recon_engine.renderer import FoVOrthographicCameras, PointSplatter
+        from recon_engine.structures import Pointclouds
+
+        splat = PointSplatter(FoVOrthographicCameras(device=DEVICE, znear=0.01), size, radius, K)
+        image = splat(Pointclouds([cloud], features=[features]))
+        return image.detach(), *torch.autograd.grad(image, (cloud, features), seed)
+
+    def theirs() -> tuple[Tensor, ...]:
+        renderer, Pointclouds = _module("pytorch3d", "renderer"), _module("pytorch3d", "structures").Pointclouds
+        camera = renderer.FoVOrthographicCameras(device=DEVICE, znear=0.01)
+        projected = Pointclouds([camera.transform_points(cloud)])
+        r = radius * 2 / size
+        idx, _, dists = _module("pytorch3d", "renderer.points").rasterize_points(projected, size, r, K)
+        alphas = 1 - (dists / r**2).clamp(1e-3, 1).sqrt()
+        planes = (idx.permute(0, 3, 1, 2).long().contiguous(), alphas.permute(0, 3, 1, 2).contiguous())
+        image = _module("pytorch3d", "renderer.compositing").alpha_composite(*planes, features.t().contiguous())
+        image = image.permute(0, 2, 3, 1)
+        return image.detach(), *torch.autograd.grad(image, (cloud, features), seed)
+
+    return {OURS: ours} | ({"pytorch3d": theirs} if rival("pytorch3d.renderer") else {})
+
+
+def _featured(points: int, size: int, C: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Positions, features and the gradient of an image of them."""
+    generator = torch.Generator().manual_seed(1)
+    features = torch.rand(points, C, generator=generator).to(DEVICE).requires_grad_()
+    seed = torch.rand(1, size, size, C, generator=generator).to(DEVICE)
+    return _cloud(points).requires_grad_(), features, seed
 
 
 def _equal(ours: Any, theirs: Any) -> None:
@@ -146,6 +179,13 @@ CASES = [
         same=_close,
         memory=True,
     ),
+    Case(
+        "SynSin's splatter forward + backward, 10k points, 64 channels, 128x128, K=128",
+        lambda: _splat(10_000, 128, 128, 64),
+        bytes_moved=2 * 10_000 * (12 + 4 * 64) + 2 * 4 * 64 * 128**2,
+        same=_close,
+        memory=True,
+    ),
 ]
 
 SWEEPS = [
@@ -167,6 +207,24 @@ SWEEPS = [
         "channels",
         (1, 4, 16, 64, 256),
         lambda C: _composite("alpha_composite", C, 10, 128, 10_000, False),
+    ),
+    Sweep(
+        "PointsRenderer forward + backward, 256x256, K=10",
+        "points",
+        (1000, 3000, 10_000, 30_000, 100_000, 300_000),
+        lambda points: _render(points, 256, 10),
+    ),
+    Sweep(
+        "PointsRenderer forward + backward, 10k points of 13 pixels, 256x256",
+        "K",
+        (1, 4, 16, 64, 256),
+        lambda K: _render(10_000, 256, K, radius=0.1),
+    ),
+    Sweep(
+        "PointsRenderer forward + backward, 10k points, 256x256, K=10",
+        "channels",
+        (1, 4, 16, 64, 256),
+        lambda C: _render(10_000, 256, 10, C),
     ),
 ]
 
