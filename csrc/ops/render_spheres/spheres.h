@@ -141,13 +141,21 @@ RECON_HD bool make_sphere(const SpheresInput<T>& in, const SphereCamera<T>& came
          s.near <= in.max_depth && depth >= T(1e-6) * length;
 }
 
+// Whether a sphere ends before the centres of the first column or row. Parallel rays, which leave pixels before their
+// centres, may meet it all the same: PyTorch3D does not draw it.
+template <class T>
+RECON_HD bool ends_outside(const Outline<T>& o) {
+  return o.x1 <= T(0) || o.y1 <= T(0);
+}
+
 // The pixels that a drawn sphere may hit; empty if i1 < i0.
 template <class T>
 RECON_HD PixelBox sphere_box(const SpheresInput<T>& in, const SphereCamera<T>& camera, const Sphere<T>& s) {
   const Outline<T> o = outline_of(camera, in.orthogonal, s, maximum(s.radius, s.reach));
   // Parallel rays hit half a pixel further on, and the pixels of small spheres where they are.
   const T shift = in.orthogonal ? T(0.5) : T(0);
-  PixelBox box;
+  PixelBox box = {0, -1, 0, -1};
+  if (in.orthogonal && ends_outside(outline_of(camera, true, s, s.radius))) return box;
   pixels_between(o.x0, o.x1 + shift, in.W, box.i0, box.i1);
   pixels_between(o.y0, o.y1 + shift, in.H, box.j0, box.j1);
   if (box.j1 < box.j0) box.i0 = 0, box.i1 = -1;

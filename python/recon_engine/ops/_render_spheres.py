@@ -258,6 +258,9 @@ def _hits(
         full = (radius < pixel) & (apart2 < (0.75 * pixel).square())
     begins = frame.distance - radii
     drawn = (begins >= min_depth) & (begins <= max_depth) & (frame.depth >= 1e-6 * frame.seen.norm(dim=-1))
+    if orthogonal:  # spheres that end before the centres of the first column or row are not drawn, as in PyTorch3D
+        for axis in (frame.x, frame.y):
+            drawn = drawn & (((frame.seen - frame.corner) * axis).sum(-1) + radii > 0)
     hit = over_pixels(drawn) & ((apart2 <= radius.square()) | full)
     by_order = order[:, :, None, None].expand_as(hit)
     candidates = hit.gather(1, by_order)
