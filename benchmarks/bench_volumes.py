@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from rivals import DEVICE, OURS, Case, Functions, rival, speed_test
+from rivals import DEVICE, OURS, Case, Functions, Sweep, rival, speed_test
 from torch import Tensor
 
 RAYS, SAMPLES = 16384, 128
@@ -132,22 +132,22 @@ def _votes(points: int, size: int, channels: int, mode: str, backward: bool) -> 
     return _both(make)
 
 
-def _volume(views: int) -> Functions:
+def _volume(views: int, voxels: int = SIDE, side: int = SIDE, samples: int = 150, channels: int = 3) -> Functions:
     """Chapter 5 of the book: a volume of 128^3 voxels seen from several sides, and its gradient."""
-    inputs = [(_random(C, SIDE, SIDE, SIDE) + offset).requires_grad_() for C, offset in ((1, -4.5), (3, -0.5))]
+    inputs = [(_random(C, *[voxels] * 3) + shift).requires_grad_() for C, shift in ((1, -4.5), (channels, -0.5))]
 
     def make(package: str) -> Callable[[], tuple[Tensor, ...]]:
         renderer, Volumes = _module(package, "renderer"), _module(package, "structures").Volumes
         R, T = renderer.look_at_view_transform(2.7, 0.0, torch.linspace(0, 324, views))
         cameras = renderer.FoVPerspectiveCameras(R=R, T=T, device=DEVICE)
         sampler = renderer.NDCMultinomialRaysampler(
-            image_width=SIDE, image_height=SIDE, n_pts_per_ray=150, min_depth=0.1, max_depth=3.0
+            image_width=side, image_height=side, n_pts_per_ray=samples, min_depth=0.1, max_depth=3.0
         )
         draw = renderer.VolumeRenderer(sampler, renderer.EmissionAbsorptionRaymarcher()).to(DEVICE)
 
         def call() -> tuple[Tensor, ...]:
             batch = (t.sigmoid()[None].expand(views, -1, -1, -1, -1) for t in inputs)
-            images, _ = draw(cameras, Volumes(*batch, voxel_size=3 / SIDE))
+            images, _ = draw(cameras, Volumes(*batch, voxel_size=3 / voxels))
             return images.detach(), *torch.autograd.grad(images.square().mean(), inputs)
 
         return call
@@ -237,6 +237,35 @@ CASES = [
         lambda: _votes(1_000_000, 128, 16, "nearest", False),
         bytes_moved=1_000_000 * 76 + 2 * 17 * 4 * 128**3,
         same=_close,
+    ),
+]
+
+SWEEPS = [
+    Sweep(
+        "VolumeRenderer forward + backward, 64x64, 64^3 voxels",
+        "samples of a ray",
+        (16, 64, 256, 1024),
+        lambda samples: _volume(1, 64, 64, samples),
+    ),
+    Sweep(
+        "VolumeRenderer forward + backward, 64^3 voxels, 64 samples of a ray",
+        "rays",
+        (16, 32, 64, 128, 256),
+        lambda side: _volume(1, 64, side, 64),
+        shown=lambda side: side * side,
+    ),
+    Sweep(
+        "VolumeRenderer forward + backward, 64x64x64 samples",
+        "voxels",
+        (16, 32, 64, 128, 256),
+        lambda voxels: _volume(1, voxels, 64, 64),
+        shown=lambda voxels: voxels**3,
+    ),
+    Sweep(
+        "VolumeRenderer forward + backward, 64x64x64 samples, 64^3 voxels",
+        "channels",
+        (1, 3, 8, 32, 128),
+        lambda channels: _volume(1, 64, 64, 64, channels),
     ),
 ]
 

@@ -15,8 +15,9 @@ _fused_enabled = True
 class fused:
     """Turns fused rendering on or off, for a `with` block or from here on.
 
-    The fused path gives the same image without writing the (N, H, W, K) fragments. `MeshRenderer` and `PointsRenderer`
-    take it by themselves; turning it off serves comparisons.
+    The fused path gives the same image without writing the (N, H, W, K) fragments of `MeshRenderer` and
+    `PointsRenderer`, or the samples of `VolumeRenderer` and of `ImplicitRenderer` in volumes. They take it by
+    themselves; turning it off serves comparisons.
 
     Example:
         >>> with fused(False):
