@@ -107,8 +107,12 @@ def _write_atomically(path: str, content: bytes) -> None:
         raise
 
 
-def read_image(path: PathOrStr, path_manager: Any = None) -> np.ndarray:
+def read_image(path: Any, path_manager: Any = None) -> np.ndarray:
     """An image file as (H, W, 3) float32 with values 0..255; grey becomes RGB and alpha is dropped.
+
+    Args:
+        path: path or binary file object.
+        path_manager: opens `path` where that is a str; None for local files.
 
     Raises:
         ValueError: if the file is not a readable image.
