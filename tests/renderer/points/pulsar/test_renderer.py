@@ -168,6 +168,9 @@ def test_any_number_of_spheres_and_of_tracked_ones(device):
     assert image.isfinite().all()
     empty = Renderer(12, 9, 10)(points[:0], colors[:0], radii[:0], camera, 0.5, 8.0)
     assert (empty == 1).all()
+    for orthogonal in (False, True):
+        none = [a[None][:0] for a in (points, colors, radii, camera)]
+        assert Renderer(12, 9, 10, orthogonal)(*none, 0.5, 8.0).shape == (0, 9, 12, 3)
 
 
 def test_optimising_a_scene(device):

@@ -317,8 +317,9 @@ class Renderer(nn.Module):
         mode: int,
     ) -> float:
         """Raises for numbers out of range; returns min_depth, which the focal length decides if it is 0."""
-        nearest, farthest = focal.detach().aminmax() if focal.numel() else (torch.ones(()), torch.ones(()))
-        low, high = float(nearest), float(farthest)
+        # Read together, for the device is waited for once.
+        none = 0.0 if self._renderer.orthogonal else 1.0
+        low, high = torch.stack(focal.detach().aminmax()).tolist() if focal.numel() else (none, none)
         if self._renderer.orthogonal and not low == high == 0.0:
             raise ValueError(f"the focal length must be 0 for an orthogonal projection, got {low} to {high}")
         if not self._renderer.orthogonal and not low > _EPS:
