@@ -39,13 +39,14 @@ struct PixelValues {
   T& operator[](int pixel) { return values[pixel]; }
 };
 
-// Few channels of a tile's pixels: a plane for each, and a register of pixels at a time.
-template <class T>
+// Few channels of a tile's pixels: a plane for each, and a register of pixels at a time. N is their number where the
+// compiler is to know it, else 0.
+template <class T, int N = 0>
 class Planes {
   using V = Pack<T>;
 
  public:
-  explicit Planes(int64_t C) : planes_(C) {}
+  explicit Planes(int64_t C) : size_(static_cast<int>(C)), planes_(C) {}
 
   T& at(int pixel, int64_t c) { return planes_[c][pixel]; }
   void clear() {
@@ -53,41 +54,42 @@ class Planes {
   }
   // += weight * feature in the lanes that are hit
   void add(int first, Mask<T> hit, V weight, const T* feature) {
-    for (auto& plane : planes_) plane.store(first, hit, plane.load(first) + weight * V(*feature++));
+    for (int c = 0; c < size(); ++c) planes_[c].store(first, hit, planes_[c].load(first) + weight * V(feature[c]));
   }
   // <value, feature> in the lanes that are hit
   V dot(int first, Mask<T>, const T* feature) const {
     V total(T(0));
-    for (const auto& plane : planes_) total += plane.load(first) * V(*feature++);
+    for (int c = 0; c < size(); ++c) total += planes_[c].load(first) * V(feature[c]);
     return total;
   }
   // The sum of weight * value over the lanes that are hit, between begin_sum and end_sum.
-  void begin_sum() { std::fill(std::begin(sums_), std::end(sums_), V(T(0))); }
+  void begin_sum() {
+    for (auto& total : sums_) total = V(T(0));
+  }
   void add_to_sum(int first, Mask<T> hit, V weight) {
-    V* total = sums_;
-    for (const auto& plane : planes_) *total++ += select(hit, weight * plane.load(first), V(T(0)));
+    for (int c = 0; c < size(); ++c) sums_[c] += select(hit, weight * planes_[c].load(first), V(T(0)));
   }
   void end_sum(T* out) const {
-    for (size_t c = 0; c < planes_.size(); ++c) out[c] = sum(sums_[c]);
+    for (int c = 0; c < size(); ++c) out[c] = sum(sums_[c]);
   }
 
   // Brings the features of a tile's points together.
   void fetch(const TilePoints<T>& points, const T* features) {
-    const auto C = static_cast<int64_t>(planes_.size());
-    features_.resize(points.size() * C);
+    features_.resize(points.size() * size());
     for (int64_t q = 0; q < points.size(); ++q)
-      for (int64_t c = 0; c < C; ++c) features_[q * C + c] = features[points[q].point * C + c];
+      for (int c = 0; c < size(); ++c) features_[q * size() + c] = features[int64_t{points[q].point} * size() + c];
   }
-  const T* feature(int64_t place, const TilePoints<T>&, const T*) const {
-    return features_.data() + place * planes_.size();
-  }
+  const T* feature(int64_t place, const TilePoints<T>&, const T*) const { return features_.data() + place * size(); }
 
   static bool fits(int64_t C) { return C < V::lanes; }
 
  private:
+  int size() const { return N > 0 ? N : size_; }
+
+  int size_;
   std::vector<PixelValues<T>> planes_;
   std::vector<T> features_;
-  V sums_[V::lanes];
+  V sums_[N > 0 ? N : V::lanes];
 };
 
 // The same for many channels: a row for each pixel, and a register of channels at a time.
@@ -356,11 +358,13 @@ void render_backward(const PointsInput<T>& in, const PointImage<T>& s) {
 
 template <class T>
 void render_points_cpu(const PointsInput<T>& in, const PointImage<T>& s) {
+  if (s.C == 3) return render<T, Planes<T, 3>>(in, s);
   Planes<T>::fits(s.C) ? render<T, Planes<T>>(in, s) : render<T, Rows<T>>(in, s);
 }
 
 template <class T>
 void render_points_backward_cpu(const PointsInput<T>& in, const PointImage<T>& s) {
+  if (s.C == 3) return render_backward<T, Planes<T, 3>>(in, s);
   Planes<T>::fits(s.C) ? render_backward<T, Planes<T>>(in, s) : render_backward<T, Rows<T>>(in, s);
 }
 
