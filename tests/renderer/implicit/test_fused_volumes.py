@@ -144,6 +144,17 @@ def test_gradients_of_cameras_and_places(calls):
     assert all(g.abs().max() > 1e-4 for g in results[0])
 
 
+def test_autocast_does_not_lower_the_precision(calls):
+    cameras, volumes = _cameras(), Volumes(*_tensors(), **PLACE)
+    renderer = VolumeRenderer(_sampler(), EmissionAbsorptionRaymarcher())
+    expected, _ = renderer(cameras, volumes)
+    for enabled in (True, False):
+        with fused(enabled), torch.autocast("cpu", dtype=torch.bfloat16):
+            images, _ = renderer(cameras, volumes)
+        torch.testing.assert_close(images, expected)
+    assert len(calls) == 2
+
+
 def test_volumes_that_are_one_tensor(calls):
     """The gradient of what was expanded is not computed for each image."""
     densities, features = (t[0] for t in _tensors(1))

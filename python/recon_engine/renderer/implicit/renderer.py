@@ -16,6 +16,7 @@ from recon_engine.renderer.implicit.utils import (
     _validate_ray_bundle_variables,
     ray_bundle_variables_to_ray_points,
 )
+from recon_engine.transforms.transform3d import _without_autocast
 
 if TYPE_CHECKING:
     from recon_engine.structures.volumes import Volumes
@@ -158,7 +159,8 @@ class VolumeSampler(torch.nn.Module):
             )
         local = self._volumes.world_to_local_coords(origins.flatten(1, -2)).reshape(origins.shape)
         linear = self._volumes.get_world_to_local_coords_transform().get_matrix()[:, :3, :3]
-        return local, (directions.flatten(1, -2) @ linear).reshape(directions.shape), lengths
+        with _without_autocast(directions.device):
+            return local, (directions.flatten(1, -2) @ linear).reshape(directions.shape), lengths
 
     def _read(self, values: Tensor, points: Tensor) -> Tensor:
         """The values (N, C, D, H, W) at points (N, ..., 3), as (N, ..., C)."""
