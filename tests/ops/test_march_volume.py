@@ -197,3 +197,6 @@ def test_wrong_volumes():
         march_volume(densities[:, :0], features[:, :, :0], *rays)
     with pytest.raises(ValueError, match="bicubic"):
         march_volume(densities, features, *rays, mode="bicubic")
+    long = torch.rand(1, 1, (1 << 22) + 1)
+    with pytest.raises(ValueError, match="float32 cannot tell more than 4194304 voxels along an axis apart"):
+        march_volume(long[None], long[None, None], *(torch.rand(1, 1, 3),) * 2, torch.rand(1, 4))

@@ -38,7 +38,7 @@ struct MarchVolume {
   bool wants_rays() const { return grad_origins || grad_directions || grad_lengths; }
 };
 
-// The nearest integer, the even one of two, of numbers that are not large.
+// The nearest integer, the even one of two, of numbers up to 2^22, or 2^51 in float64.
 template <class T, class P>
 RECON_HD P nearest_integer(P x) {
   const P magic(sizeof(T) == 4 ? T(12582912) : T(6755399441055744));  // its last digit is worth 1

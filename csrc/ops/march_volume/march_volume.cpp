@@ -7,6 +7,8 @@
 //
 // Backward, da_i and w_i are found by marching again; voxel v gets sum_i w_v(x_i) (da_i, w_i G). A ray ends where the
 // product of all factors but the smallest has fallen below `least`: in every gradient one factor at most is missing.
+#include <algorithm>
+
 #include "core/op.h"
 #include "core/parallel.h"
 #include "ops/march_volume/kernels.h"
@@ -46,6 +48,10 @@ MarchVolume<T> arguments(const Tensor& densities, const Tensor& features, const 
     throw std::invalid_argument("march_volume: lengths must have one row, or one for each of the " +
                                 std::to_string(p.rays()) + " rays, got " + std::to_string(lengths.shape[0]));
   if (p.voxels() == 0) throw std::invalid_argument("march_volume: volumes must have voxels");
+  const int64_t most = sizeof(T) == 4 ? int64_t{1} << 22 : int64_t{1} << 51;  // see nearest_integer
+  if (*std::max_element(p.size, p.size + 3) > most)
+    throw std::invalid_argument("march_volume: float32 cannot tell more than " + std::to_string(most) +
+                                " voxels along an axis apart: convert to float64");
   if (out.shape[2] != p.C + 1) throw std::invalid_argument("march_volume: out must have C + 1 channels");
   p.length_step = lengths.shape[0] == 1 ? 0 : p.S;
   p.full = static_cast<T>(1 + eps), p.least = static_cast<T>(least), p.shift = std::min(shift, p.S);

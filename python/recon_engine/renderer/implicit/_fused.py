@@ -48,6 +48,8 @@ def render(sampler: Any, marcher: Any, ray_bundle: Any, kwargs: dict[str, Any]) 
         return None
     if densities.dtype not in (torch.float32, torch.float64) or not _is_between_0_and_1(densities):
         return None
+    if densities.dtype == torch.float32 and max(densities.shape) > 1 << 22:  # the kernel refuses those
+        return None
     N, S = len(origins), lengths.shape[-1]
     one_density, one_feature, one_row = _one_of_equal(densities), _one_of_equal(features), _one_row(lengths)
     if one_density is not None and one_feature is not None:
