@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -115,3 +116,9 @@ def test_missing_pillow_names_the_extra(monkeypatch, tmp_path):
         utils.read_image(tmp_path / "a.png")
     with pytest.raises(ImportError, match=r'pip install "recon_engine\[io\]"'):
         utils.encode_png(np.zeros((1, 1, 3)))
+
+
+def test_an_empty_file_is_written_in_place():
+    with tempfile.NamedTemporaryFile() as opened:
+        utils.write_file(opened.name, b"content")
+        assert opened.read() == b"content"

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from recon_engine.io import IO, load_ply, save_ply
-from recon_engine.io._ply_parser import read_ply
+from recon_engine.io._ply_parser import load_ply_raw, read_ply
 from recon_engine.io.ply_io import load_ply_mesh
 from recon_engine.structures import Meshes
 
@@ -107,6 +107,26 @@ def test_mesh(kind):
     assert mesh.faces.dtype == torch.int64
     torch.testing.assert_close(mesh.verts_colors, torch.tensor(COLORS) / 255)
     assert mesh.verts_normals.tolist() == NORMALS
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_elements_in_the_forms_of_pytorch3d(kind):
+    ply, elements = load_ply_raw(io.BytesIO(FILES[kind]))
+    assert ply.ascii == (kind not in ("little", "big"))
+    assert [row[-1].tolist() for row in elements["vertex"]] == NEIGHBOURS
+    assert [row[1] for row in elements["vertex"]] == [y for _, y, _ in VERTS]
+    assert [row[1].tolist() for row in elements["face"]] == POLYGONS
+    (numbers,) = elements["extra"]
+    assert numbers.tolist() == [[-7], [8]]
+
+
+def test_elements_of_one_kind_are_arrays():
+    text = "ply\nformat ascii 1.0\nelement vertex 2\nproperty float x\nproperty double y\nproperty double z\n"
+    text += "element face 2\nproperty list uchar int i\nelement none 0\nproperty list uchar int i\nend_header\n"
+    _, elements = load_ply_raw(io.StringIO(text + "1 2 3\n4 5 6\n2 7 8\n2 9 1\n"))
+    assert [part.tolist() for part in elements["vertex"]] == [[[1], [4]], [[2, 3], [5, 6]]]
+    assert elements["face"].tolist() == [[7, 8], [9, 1]]
+    assert elements["none"] == []
 
 
 def test_polygons_of_one_size_give_their_first_triangles_first():

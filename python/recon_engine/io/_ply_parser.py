@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import struct
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NoReturn
@@ -84,6 +85,11 @@ class PlyFile:
     comments: list[str]
     obj_info: list[str]
     columns: dict[str, dict[str, np.ndarray | ListColumn]]
+
+    @property
+    def ascii(self) -> bool:
+        """Whether the file is text."""
+        return not self.byte_order
 
 
 def read_ply(f: Any, path_manager: Any = None) -> PlyFile:
@@ -395,3 +401,31 @@ class _BinaryBody:
 def _empty(prop: PlyProperty) -> np.ndarray | ListColumn:
     values = np.empty(0, dtype=prop.dtype)
     return ListColumn(np.empty(0, dtype=np.int64), values) if prop.list_type else values
+
+
+def load_ply_raw(f: Any, path_manager: Any = None) -> tuple[PlyFile, dict[str, Any]]:
+    """The file and its elements in the forms of PyTorch3D's private function of this name, which its tests call.
+
+    Returns:
+        file: what `read_ply` returns.
+        elements: by name. Without lists, arrays (count, n) of neighbouring properties of one type. A list as the only
+            property, of one length in all rows, is an array (count, length). Else the rows, each a list of its
+            properties.
+    """
+    ply = read_ply(f, path_manager)
+    return ply, {element.name: _raw_rows(element, ply.columns[element.name]) for element in ply.elements}
+
+
+def _raw_rows(element: PlyElement, columns: dict[str, np.ndarray | ListColumn]) -> Any:
+    if not element.has_lists:
+        runs = itertools.groupby(element.properties, key=lambda prop: prop.dtype)
+        return [np.stack([np.asarray(columns[prop.name]) for prop in run], axis=1) for _, run in runs]
+    parts = []
+    for column in columns.values():
+        if not isinstance(column, ListColumn):
+            parts.append(list(column))
+        elif len(columns) == 1 and element.count and (column.counts == column.counts[0]).all():
+            return column.values.reshape(element.count, -1)
+        else:
+            parts.append(np.split(column.values, np.cumsum(column.counts)[:-1]))
+    return [list(row) for row in zip(*parts, strict=True)] if element.count else []

@@ -222,7 +222,7 @@ def make_mesh_texture_atlas(
         chosen = has_uvs & (name_of_face == index_of.get(name, -1))
         if chosen.any():
             uvs = texel_uvs(corner_uvs[chosen], R)
-            atlas[chosen] = _sample(
+            atlas[chosen] = _bilinear_interpolation_grid_sample(
                 image[..., :3].flip(0).to(uvs), uvs % 1 if texture_wrap == "repeat" and outside else uvs
             )
     return atlas
@@ -239,7 +239,7 @@ def make_material_atlas(image: Tensor, faces_verts_uvs: Tensor, texture_size: in
     Returns:
         (F, R, R, C) as `make_mesh_texture_atlas`. Differentiable in both tensors.
     """
-    return _sample(image, texel_uvs(faces_verts_uvs, texture_size))
+    return _bilinear_interpolation_grid_sample(image, texel_uvs(faces_verts_uvs, texture_size))
 
 
 def texel_uvs(faces_verts_uvs: Tensor, texture_size: int) -> Tensor:
@@ -265,9 +265,12 @@ def texel_uvs(faces_verts_uvs: Tensor, texture_size: int) -> Tensor:
     return (faces_verts_uvs[:, None, None] * weights[..., None]).sum(-2)
 
 
-def _sample(image: Tensor, uvs: Tensor) -> Tensor:
-    """Bilinear values of `image` (H, W, C; first row v = 0, last row v = 1) at `uvs` (F, R, R, 2)."""
-    count, R = uvs.shape[:2]
-    grid = (uvs * 2.0 - 1.0).reshape(1, count * R, R, 2)
-    values = F.grid_sample(image.permute(2, 0, 1)[None], grid, mode="bilinear", align_corners=True)
+def _bilinear_interpolation_grid_sample(image: Tensor, grid: Tensor) -> Tensor:
+    """Bilinear values of `image` (H, W, C; first row v = 0, last row v = 1) at `grid` (F, R, R, 2) in [0, 1]."""
+    count, R = grid.shape[:2]
+    places = (grid * 2.0 - 1.0).reshape(1, count * R, R, 2)
+    values = F.grid_sample(image.permute(2, 0, 1)[None], places, mode="bilinear", align_corners=True)
     return values[0].permute(1, 2, 0).reshape(count, R, R, image.shape[-1])
+
+
+_bilinear_interpolation_vectorized = _bilinear_interpolation_grid_sample  # PyTorch3D has two ways to the same values

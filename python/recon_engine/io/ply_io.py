@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ._numbers import cast, fan_triangles, format_rows
 from ._ply_parser import ListColumn, PlyElement, PlyFile, read_ply
+from ._ply_parser import load_ply_raw as _load_ply_raw  # noqa: F401  # its name in PyTorch3D, whose tests call it
 from .pluggable_formats import MeshFormatInterpreter, PointcloudFormatInterpreter, endswith
 from .utils import LocalPaths, PathOrStr, file_name, read_image, write_file
 

@@ -66,7 +66,8 @@ def write_file(f: Any, content: bytes, path_manager: Any = None) -> None:
     """Writes `content` to a path or an open binary or text file.
 
     A local path is written atomically: a temporary file in the same folder takes the name when it is complete, so a
-    crash or a full disk leaves what was there before.
+    crash or a full disk leaves what was there before. An empty file has nothing to lose and is written in place: whoever
+    holds it open, as a `NamedTemporaryFile` is, can read it.
 
     Args:
         f: path (str, bytes or path-like) or file object.
@@ -91,7 +92,7 @@ def _write_atomically(path: str, content: bytes) -> None:
     mode = 0o666  # reduced by the umask
     if os.path.exists(path):
         status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):  # a pipe or device has no half-written state
+        if not stat.S_ISREG(status.st_mode) or not status.st_size:  # a pipe or device has no half-written state
             with open(path, "wb") as opened:
                 opened.write(content)
             return
