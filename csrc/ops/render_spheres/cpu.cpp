@@ -263,6 +263,7 @@ void sum_spheres_cpu(const SpheresInput<T>& in, const SpheresGrads<T>& g, T* sum
     int32_t* slot_of = slots.data() + in.N * worker;
     for (int64_t row = begin; row < end; ++row)
       for (int64_t column = 0; column < in.W; ++column) {
+        if (in.K == 0 || g.ids[((image * in.H + row) * in.W + column) * in.K] < 0) continue;
         const SpherePixel<T> pixel(in, g, cameras[image], image, row, column);
         for (int64_t k = 0; k < in.K; ++k) {
           const int64_t id = g.ids[pixel.at * in.K + k];
