@@ -13,6 +13,7 @@ from torch import Tensor
 
 from recon_engine.compat._coarse import rasterize_meshes_coarse as _rasterize_meshes_coarse
 from recon_engine.compat._coarse import rasterize_points_coarse as _rasterize_points_coarse
+from recon_engine.compat._spheres import MAX_UINT, PulsarRenderer, pulsar_sphere_ids_from_result_info_nograd
 from recon_engine.ops._composite import _composite, as_stored, composite
 from recon_engine.ops._interpolate_face_attributes import _interpolate_face_attributes
 from recon_engine.ops._nearest import _nearest, nearest
@@ -38,6 +39,7 @@ __all__ = [
     "MAX_UINT",
     "MAX_USHORT",
     "PULSAR_MAX_GRAD_SPHERES",
+    "PulsarRenderer",
     "_rasterize_meshes_coarse",
     "_rasterize_meshes_fine",
     "_rasterize_meshes_naive",
@@ -77,6 +79,7 @@ __all__ = [
     "point_face_dist_forward",
     "points_to_volumes_backward",
     "points_to_volumes_forward",
+    "pulsar_sphere_ids_from_result_info_nograd",
     "rasterize_meshes",
     "rasterize_meshes_backward",
     "rasterize_points",
@@ -90,7 +93,6 @@ __all__ = [
 EPS = 1e-06
 MAX_FLOAT = 3.3999999521443642e38
 MAX_INT = 2147483647
-MAX_UINT = 4294967295
 MAX_USHORT = 65535
 PULSAR_MAX_GRAD_SPHERES = 128
 

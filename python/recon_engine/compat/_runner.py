@@ -9,18 +9,23 @@ import runpy
 import sys
 from types import CodeType, ModuleType, TracebackType
 
+from ._accelerate import accelerate
 from ._alias import install
 
-USAGE = """usage: python -m recon_engine.compat SCRIPT [ARG ...]
-       python -m recon_engine.compat -m MODULE [ARG ...]
-       python -m recon_engine.compat -c CODE [ARG ...]
+USAGE = """usage: python -m recon_engine.compat [--accelerate] SCRIPT [ARG ...]
+       python -m recon_engine.compat [--accelerate] -m MODULE [ARG ...]
+       python -m recon_engine.compat [--accelerate] -c CODE [ARG ...]
 
-Runs a program written for PyTorch3D on recon_engine: 'import pytorch3d' resolves to it.
+Runs a program written for PyTorch3D on recon_engine: 'import pytorch3d' resolves to it. With --accelerate the program
+runs on the PyTorch3D that is installed, and only its kernels are ours.
 """
 
 
 def main(arguments: list[str]) -> None:
     """Runs the program that `arguments` name. Returns, raises and exits as the program does."""
+    prepare = install
+    if arguments[:1] == ["--accelerate"]:
+        prepare, arguments = accelerate, arguments[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
         asked = bool(arguments)
         print(USAGE, end="", file=sys.stdout if asked else sys.stderr)
@@ -31,7 +36,11 @@ def main(arguments: list[str]) -> None:
     if arguments[0] in ("-m", "-c") and len(arguments) < 2:
         print(f"Argument expected for the {arguments[0]} option\n{USAGE}", end="", file=sys.stderr)
         raise SystemExit(2)
-    install()
+    try:
+        prepare()
+    except ImportError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
     try:
         if arguments[0] == "-m":
             sys.argv = arguments[1:]
