@@ -66,8 +66,8 @@ def write_file(f: Any, content: bytes, path_manager: Any = None) -> None:
     """Writes `content` to a path or an open binary or text file.
 
     A local path is written atomically: a temporary file in the same folder takes the name when it is complete, so a
-    crash or a full disk leaves what was there before. An empty file has nothing to lose and is written in place: whoever
-    holds it open, as a `NamedTemporaryFile` is, can read it.
+    crash or a full disk leaves what was there before. An empty file has nothing to lose and is written in place: it
+    can be read through what holds it open, as a `NamedTemporaryFile` does.
 
     Args:
         f: path (str, bytes or path-like) or file object.
