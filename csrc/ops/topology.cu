@@ -221,6 +221,38 @@ void vert_neighbors(Tensor edges, Tensor offsets, Tensor neighbors, Tensor edge_
 }
 RECON_OP(vert_neighbors, "edges: i64 E 2, offsets: i64 O, neighbors: i64 M, edge_at: i64 M");
 
+namespace {
+
+// A half-edge as the corner of the face that it is opposite to.
+struct Corner {
+  int64_t face, k;
+
+  Corner(int64_t half_edge, int64_t F) : k(half_edge < F ? 0 : half_edge < 2 * F ? 1 : 2) { face = half_edge - k * F; }
+  // Where the half-edge starts.
+  int64_t start(const int64_t* faces) const { return faces[3 * face + (k == 2 ? 0 : k + 1)]; }
+};
+
+// Whether every edge has two half-edges, as those of closed surfaces do.
+bool all_in_pairs(const int64_t* first, int64_t E, int64_t F) {
+  int64_t differences = 2 * E ^ 3 * F;
+  for (int64_t e = 0; differences == 0 && e < E; ++e) differences |= first[e] ^ 2 * e;
+  return differences == 0;
+}
+
+// `across` where every edge has two half-edges: a row has an entry for each corner.
+void pairs_across(const int64_t* faces, const int64_t* order, int64_t E, int64_t F, int64_t* across) {
+  for_each_range(E, 4096, [&](int64_t begin, int64_t end) {
+    for (int64_t e = begin; e < end; ++e) {
+      const Corner a(order[2 * e], F), b(order[2 * e + 1], F);
+      const int64_t same = a.start(faces) == b.start(faces);
+      across[3 * a.face + a.k] = 2 * b.face + same;
+      across[3 * b.face + b.k] = 2 * a.face + same;
+    }
+  });
+}
+
+}  // namespace
+
 // For each face the faces that share an edge with it: how many there are up to each face, and then, with `across`,
 // which ones, as 2 * face, + 1 where both run along the edge in the same direction.
 void faces_across(Tensor faces, Tensor order, Tensor edge, Tensor first, Tensor offsets, std::optional<Tensor> across) {
@@ -229,6 +261,13 @@ void faces_across(Tensor faces, Tensor order, Tensor edge, Tensor first, Tensor 
   const int64_t *corners = faces.packed<int64_t>(), *half_edge = order.packed<int64_t>();
   const int64_t *edge_of = edge.packed<int64_t>(), *begin_of = first.packed<int64_t>();
   int64_t* offset = offsets.packed<int64_t>();
+  const int64_t E = first.shape[0] - 1;
+  const bool in_pairs = all_in_pairs(begin_of, E, F);
+  if (in_pairs && across) return pairs_across(corners, half_edge, E, F, across->packed<int64_t>());
+  if (in_pairs) {
+    for (int64_t f = 0; f <= F; ++f) offset[f] = 3 * f;
+    return;
+  }
   if (!across) {
     for_each_range(F, 4096, [&](int64_t begin, int64_t end) {
       for (int64_t f = begin; f < end; ++f) {
@@ -248,9 +287,8 @@ void faces_across(Tensor faces, Tensor order, Tensor edge, Tensor first, Tensor 
         const int64_t own = k * F + f, e = edge_of[own], start = corners[3 * f + (k + 1) % 3];
         for (int64_t i = begin_of[e]; i < begin_of[e + 1]; ++i) {
           if (half_edge[i] == own) continue;
-          // A half-edge is opposite to corner l of face g.
-          const int64_t l = half_edge[i] < F ? 0 : half_edge[i] < 2 * F ? 1 : 2, g = half_edge[i] - l * F;
-          out[at++] = 2 * g + (corners[3 * g + (l + 1) % 3] == start);
+          const Corner other(half_edge[i], F);
+          out[at++] = 2 * other.face + (other.start(corners) == start);
         }
       }
     }

@@ -207,6 +207,23 @@ def test_faces_across_an_edge(monkeypatch, device):
     assert results[0] == results[1]
 
 
+def test_faces_across_the_edges_of_a_closed_surface(monkeypatch, device):
+    """Every edge has two faces, some of which are turned around."""
+    sphere = _meshes(torch.float32, device, levels=(2, 1))
+    faces = sphere.faces_list()[0].clone()
+    faces[::3] = faces[::3].flip(1)
+    results = []
+    for kernels in (True, False):
+        if not kernels:
+            monkeypatch.setattr(_plan, "kernels_for", lambda like: None)
+        topology = Meshes([sphere.verts_list()[0]], [faces.clone()]).topology()
+        offsets, entries = plan_of(topology).across(topology)
+        assert torch.equal(offsets, 3 * torch.arange(len(faces) + 1, device=device))
+        results.append(entries.view(-1, 3).sort(1).values)
+    assert torch.equal(*results)
+    assert 0.2 < (results[0] % 2).double().mean() < 0.8
+
+
 def test_topology_is_looked_at_once(device):
     sphere = ico_sphere(1, device)
     offset = torch.zeros_like(sphere.verts_packed())
