@@ -1,4 +1,4 @@
-"""The `recon` command: `recon build`, `fit-points`, `volume`, `nerf`, `render`, `demo` and `doctor`.
+"""The `recon` command: `recon build`, `fit-points`, `volume`, `nerf`, `render`, `compat`, `demo` and `doctor`.
 
 Wrong input ends in one line on stderr and exit code 2; Ctrl-C saves what was reached and ends with 130.
 """
@@ -451,6 +451,26 @@ def doctor() -> int:
     return run_doctor()
 
 
+def compat(action: Annotated[Literal["check"], "positional"], script: Annotated[Path, "positional"], /) -> int:
+    """List the names of PyTorch3D that a program uses, and say which of them are here. Nothing is run.
+
+    Args:
+        action: check.
+        script: a Python file that imports pytorch3d.
+    """
+    from recon_engine.compat import check
+
+    try:
+        names = check(script)
+    except SyntaxError as error:
+        raise ValueError(f"{script} is not Python: {error}") from error
+    for used in names:
+        print(f"{'ok     ' if used.here else 'MISSING'} {used.name}  line {used.line}")
+    missing = sum(not used.here for used in names)
+    print(f"{len(names)} names of PyTorch3D, {missing} of them missing")
+    return 1 if missing else 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -482,6 +502,7 @@ def _run(arguments: list[str]) -> int:
         "volume": volume,
         "nerf": nerf,
         "render": render,
+        "compat": compat,
         "demo": demo,
         "doctor": doctor,
     }

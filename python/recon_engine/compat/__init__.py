@@ -25,5 +25,15 @@ from __future__ import annotations
 
 from ._accelerate import accelerate, decelerate
 from ._alias import PYTORCH3D_VERSION, install, is_installed, uninstall
+from ._check import UsedName, check
 
-__all__ = ["PYTORCH3D_VERSION", "accelerate", "decelerate", "install", "is_installed", "uninstall"]
+__all__ = [
+    "PYTORCH3D_VERSION",
+    "UsedName",
+    "accelerate",
+    "check",
+    "decelerate",
+    "install",
+    "is_installed",
+    "uninstall",
+]
