@@ -195,3 +195,19 @@ def test_distances():
     torch.testing.assert_close(point_triangle_distance(torch.tensor([0.1, 0.2]), origin, x, y), torch.tensor(0.01))
     with pytest.raises(ValueError, match="same number of coordinates"):
         point_line_distance(torch.zeros(3), origin, x)
+
+
+def test_faces_by_their_corners():
+    """PyTorch3D's private function below `rasterize_meshes`, which its tests call."""
+    from recon_engine.renderer.mesh.rasterize_meshes import _RasterizeFaceVerts
+    from recon_engine.utils import ico_sphere
+
+    mesh = ico_sphere(1).extend(2).offset_verts(torch.tensor([0.0, 0.0, 3.0]))
+    corners = mesh.verts_packed()[mesh.faces_packed()].requires_grad_()
+    first, count = mesh.mesh_to_faces_packed_first_idx(), mesh.num_faces_per_mesh()
+    none = torch.full((len(corners),), -1)
+    found = _RasterizeFaceVerts.apply(corners, first, count, none, (12, 16), 1e-2, 3, 0, 0, True, True, False)
+    expected = rasterize_meshes(mesh, (12, 16), 1e-2, 3, perspective_correct=True, clip_barycentric_coords=True)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    assert torch.autograd.grad(found[3].sum(), corners)[0].abs().sum() > 0

@@ -338,3 +338,15 @@ def test_sampling_never_waits_for_a_device(kind, scenes, recon, never_waits):
         (grad,) = torch.autograd.grad(got.sin().sum(), leaf)
     assert torch.equal(got, expected)
     torch.testing.assert_close(grad, expected_grad)
+
+
+def test_lists_of_atlases_are_padded():
+    """Under the private name that PyTorch3D's tests call."""
+    from recon_engine.renderer.mesh.textures import _list_to_padded_wrapper
+
+    a, b = torch.rand(2, 4, 4, 3), torch.rand(5, 4, 4, 3)
+    padded = _list_to_padded_wrapper([a, b], pad_value=-1.0)
+    assert torch.equal(padded[0, :2], a)
+    assert torch.equal(padded[1], b)
+    assert (padded[0, 2:] == -1).all()
+    assert _list_to_padded_wrapper([a, b], pad_size=(7,)).shape == (2, 7, 4, 4, 3)

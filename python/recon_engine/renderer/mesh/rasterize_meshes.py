@@ -139,6 +139,43 @@ def rasterize_meshes_python(
         )
 
 
+class _RasterizeFaceVerts:
+    """Rasterises corners of faces: the function of PyTorch3D below `rasterize_meshes`, which its tests call."""
+
+    @staticmethod
+    def apply(
+        face_verts: Tensor,
+        mesh_to_face_first_idx: Tensor,
+        num_faces_per_mesh: Tensor,
+        clipped_faces_neighbor_idx: Tensor,
+        image_size: int | Sequence[int],
+        blur_radius: float = 0.01,
+        faces_per_pixel: int = 8,
+        bin_size: int = 0,
+        max_faces_per_bin: int = 0,
+        perspective_correct: bool = False,
+        clip_barycentric_coords: bool = False,
+        cull_backfaces: bool = False,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """pix_to_face, zbuf, barycentric coordinates and distances of the faces `face_verts` (F, 3, 3) in NDC."""
+        from recon_engine import ops
+
+        size = check_raster_arguments(image_size, blur_radius, faces_per_pixel, bin_size, max_faces_per_bin)
+        return ops.rasterize_faces(
+            face_verts.reshape(-1, 3),
+            torch.arange(3 * len(face_verts), device=face_verts.device).view(-1, 3),
+            mesh_to_face_first_idx,
+            num_faces_per_mesh,
+            clipped_faces_neighbor_idx,
+            size,
+            float(blur_radius),
+            int(faces_per_pixel),
+            bool(perspective_correct),
+            bool(clip_barycentric_coords),
+            bool(cull_backfaces),
+        )
+
+
 def check_number(name: str, value: Any) -> float:
     """Return `value` as a float, or raise ValueError for what is no number."""
     try:

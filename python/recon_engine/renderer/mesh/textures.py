@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from recon_engine.structures.utils import list_to_padded
+
 from ._textures_atlas import TexturesAtlas
 from ._textures_base import TexturesBase
 from ._textures_uv import TexturesUV
@@ -32,3 +34,11 @@ def Textures(
     if verts_rgb is not None:
         return TexturesVertex(verts_features=verts_rgb)
     raise ValueError("Textures either requires all three of (faces uvs, verts uvs, maps) or verts rgb")
+
+
+def _list_to_padded_wrapper(
+    x: Sequence[Tensor], pad_size: Sequence[int] | None = None, pad_value: float = 0.0
+) -> Tensor:
+    """`list_to_padded` of tensors that differ in their first size only, under the name that PyTorch3D's tests call."""
+    sizes = None if pad_size is None else (pad_size[0], *x[0].shape[1:])
+    return list_to_padded(x, pad_size=sizes, pad_value=pad_value)
