@@ -97,12 +97,12 @@ RECON_HD void pixel_range(const Centers& center, int64_t size, T lo, T hi, int32
   const auto estimate = [&](T v) {
     return static_cast<int64_t>(minimum(maximum((top - v) * per_unit, T(-2)), T(size + 1)));
   };
-  int64_t i = estimate(hi) - 1, j = estimate(lo) + 2;
+  int64_t i = estimate(hi) + 1, j = estimate(lo);
   i = i < 0 ? 0 : i > size ? size : i;
   j = j > size - 1 ? size - 1 : j < -1 ? -1 : j;
+  while (j + 1 < size && center(j + 1) >= lo) ++j;
   while (i > 0 && center(i - 1) <= hi) --i;
   while (i <= j && center(i) > hi) ++i;
-  while (j + 1 < size && center(j + 1) >= lo) ++j;
   while (j >= i && center(j) < lo) --j;
   first = static_cast<int32_t>(i), last = static_cast<int32_t>(j);
 }
