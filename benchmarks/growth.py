@@ -9,6 +9,7 @@ import argparse
 import importlib
 import json
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from rivals import DEVICE, THREADS, Sweep, alternate
 ROOT = Path(__file__).parents[1]
 RESULTS, IMAGES = ROOT / "benchmarks/results/growth", ROOT / "docs/images"
 _LIMIT = 5.0  # a rival that needs more seconds is not asked for the next larger value
+_COLUMNS = 4  # of plots in a picture
 
 
 def main() -> None:
@@ -68,13 +70,18 @@ def _draw(sweeps: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     colors = {"recon_engine": "#1b6ca8", "pytorch3d": "#c8553d"}
-    figure = Figure(figsize=(3.1 * len(sweeps), 2.9), layout="constrained")
-    for axes, sweep in zip(figure.subplots(1, len(sweeps), squeeze=False)[0], sweeps, strict=True):
+    columns = min(len(sweeps), _COLUMNS)
+    rows = -(-len(sweeps) // columns)
+    figure = Figure(figsize=(3.1 * columns, 2.9 * rows), layout="constrained")
+    plots = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in plots[len(sweeps) :]:
+        axes.remove()
+    for axes, sweep in zip(plots[: len(sweeps)], sweeps, strict=True):
         for name, seconds in sweep["seconds"].items():
             line = axes.loglog(sweep["values"][: len(seconds)], seconds, "o-", markersize=3, label=name)[0]
             if name in colors:
                 line.set_color(colors[name])
-        axes.set(title=sweep["name"], xlabel=sweep["axis"], ylabel="seconds")
+        axes.set(title=textwrap.fill(sweep["name"], 46), xlabel=sweep["axis"], ylabel="seconds")
         axes.title.set_size(8)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
