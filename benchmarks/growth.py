@@ -81,7 +81,7 @@ def _draw(sweeps: list[dict[str, Any]], path: Path) -> None:
             line = axes.loglog(sweep["values"][: len(seconds)], seconds, "o-", markersize=3, label=name)[0]
             if name in colors:
                 line.set_color(colors[name])
-        axes.set(title=textwrap.fill(sweep["name"], 46), xlabel=sweep["axis"], ylabel="seconds")
+        axes.set(title=textwrap.fill(sweep["name"], 42), xlabel=sweep["axis"], ylabel="seconds")
         axes.title.set_size(8)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
