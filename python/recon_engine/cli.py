@@ -471,6 +471,20 @@ def compat(action: Annotated[Literal["check"], "positional"], script: Annotated[
     return 1 if missing else 0
 
 
+def commands() -> dict[str, Callable[..., int]]:
+    """Every command by the name that follows `recon`, in the order of `recon --help`."""
+    return {
+        "build": build,
+        "fit-points": fit_points,
+        "volume": volume,
+        "nerf": nerf,
+        "render": render,
+        "compat": compat,
+        "demo": demo,
+        "doctor": doctor,
+    }
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -496,19 +510,9 @@ def _run(arguments: list[str]) -> int:
     from recon_engine._extra import extra
 
     tyro = extra("tyro", "cli")
-    commands = {
-        "build": build,
-        "fit-points": fit_points,
-        "volume": volume,
-        "nerf": nerf,
-        "render": render,
-        "compat": compat,
-        "demo": demo,
-        "doctor": doctor,
-    }
     return int(
         tyro.extras.subcommand_cli_from_dict(
-            commands, prog="recon", description="Differentiable 3D reconstruction.", args=arguments
+            commands(), prog="recon", description="Differentiable 3D reconstruction.", args=arguments
         )
     )
 
