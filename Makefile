@@ -4,6 +4,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 BENCH_PYTHON ?= $(VENV)/bin/python
 BENCH_MACHINE ?= $(shell uname -m)-$(shell nproc)core
+QUALITY_METHODS ?=
 BENCH_TOPICS ?= $(patsubst benchmarks/bench_%.py,%,$(wildcard benchmarks/bench_*.py))
 PYTEST_ARGS ?=
 
@@ -25,13 +26,13 @@ py := $(VENV)/bin/python
 pip := $(py) -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-growth bench-table wheel wheel-test clean
+.PHONY: help demo test lint format bench bench-growth bench-table quality wheel wheel-test clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 
 # Threads that wait without spinning: where other programs want the cores too, spinning costs ten times the work.
-demo test: export OMP_WAIT_POLICY ?= PASSIVE
+demo test quality: export OMP_WAIT_POLICY ?= PASSIVE
 
 demo: $(VENV)/.installed ## install into .venv and reconstruct a building from its silhouettes
 	$(VENV)/bin/recon demo
@@ -67,6 +68,10 @@ bench-growth: $(VENV)/.torch ## time the sweeps and draw them (after bench)
 
 bench-table: ## write the tables of README.md again from the committed results
 	$(PYTHON) benchmarks/table.py
+
+# RECON_DATA names the folder of real meshes; rows of those are left out without it.
+quality: $(VENV)/.installed ## measure what the methods reach (docs/quality.md)
+	$(py) benchmarks/quality.py $(QUALITY_METHODS)
 
 wheel: ## build the wheel of this Python version into dist/
 	$(PYTHON) -m pip wheel --disable-pip-version-check . --no-deps --wheel-dir dist

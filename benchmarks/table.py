@@ -27,7 +27,8 @@ Entry = dict[str, Any]
 
 def tables() -> str:
     """The tables of each machine, one for each topic, in the order of importance."""
-    machines = sorted(folder for folder in (ROOT / "benchmarks/results").iterdir() if folder.name != "growth")
+    results = (ROOT / "benchmarks/results").iterdir()
+    machines = sorted(folder for folder in results if folder.name not in ("growth", "quality"))
     return "\n\n".join(_machine(folder) for folder in machines)
 
 
