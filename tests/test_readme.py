@@ -26,7 +26,15 @@ def test_the_table_is_that_of_the_results():
     assert "| rasterize_meshes forward" in README
 
 
-PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/design.md", "docs/parity.md", "docs/points.md", "docs/quality.md"]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/design.md",
+    "docs/parity.md",
+    "docs/points.md",
+    "docs/quality.md",
+]
 
 
 @pytest.mark.parametrize("page", PAGES)
