@@ -11,6 +11,12 @@ or in a program, before its first import of `pytorch3d`::
     import recon_engine.compat
     recon_engine.compat.install()
 
+or for a part of one::
+
+    with recon_engine.compat.installed():
+        from pytorch3d.structures import Meshes
+        meshes = torch.load("meshes.pt", weights_only=False)  # what PyTorch3D's classes were saved to becomes ours
+
 PyTorch3D need not be installed. Where it is, its own Python files can be kept and only its kernels replaced::
 
     python -m recon_engine.compat --accelerate script.py args...
@@ -24,8 +30,9 @@ program itself must call `install()`.
 from __future__ import annotations
 
 from ._accelerate import accelerate, decelerate
-from ._alias import PYTORCH3D_VERSION, install, is_installed, uninstall
+from ._alias import PYTORCH3D_VERSION, install, installed, is_installed, uninstall
 from ._check import UsedName, check
+from ._pickles import safe_globals
 
 __all__ = [
     "PYTORCH3D_VERSION",
@@ -34,6 +41,8 @@ __all__ = [
     "check",
     "decelerate",
     "install",
+    "installed",
     "is_installed",
+    "safe_globals",
     "uninstall",
 ]

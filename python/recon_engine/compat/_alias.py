@@ -11,7 +11,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -60,6 +61,38 @@ def uninstall() -> None:
     for name, module in list(sys.modules.items()):
         if _is_theirs(name) and isinstance(module, _View):
             del sys.modules[name]
+
+
+@contextmanager
+def installed() -> Iterator[None]:
+    """Inside of it `import pytorch3d` resolves to recon_engine, and after it to what it did before.
+
+    The real PyTorch3D may be imported already: its modules are put aside meanwhile. What is imported inside keeps its
+    names afterwards, so that both can be used side by side. It is for all threads alike.
+
+    Example:
+        >>> with installed():
+        ...     from pytorch3d.structures import Meshes
+        >>> Meshes.__module__
+        'recon_engine.structures.meshes'
+    """
+    if is_installed():
+        yield
+        return
+    theirs = _taken_out()
+    sys.meta_path.insert(0, _FINDER)
+    try:
+        yield
+    finally:
+        if is_installed():
+            sys.meta_path.remove(_FINDER)
+        _taken_out()
+        sys.modules.update(theirs)
+
+
+def _taken_out() -> dict[str, ModuleType]:
+    """All modules of `pytorch3d`, which are no longer imported then."""
+    return {name: sys.modules.pop(name) for name in list(sys.modules) if _is_theirs(name)}
 
 
 def is_installed() -> bool:

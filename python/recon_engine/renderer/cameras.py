@@ -293,7 +293,8 @@ class _CalibratedCameras(CamerasBase):
                 f"Image_size provided has invalid values; expected positive (height, width), got {image_size}"
             )
         focal = self.focal_length
-        self.focal_length = (focal[:, None] if focal.ndim == 1 else focal).expand(-1, 2)
+        if focal.shape[1:] != (2,):
+            self.focal_length = (focal[:, None] if focal.ndim == 1 else focal).expand(-1, 2)
 
     def _calibrated(self, kwargs: dict[str, Any]) -> tuple[Any, Tensor, Tensor, Tensor, Tensor]:
         """(K or None, fx, fy, px, py), the last four of shape (N,) or (1,)."""

@@ -23,6 +23,7 @@ from recon_engine.common.datatypes import Device
 from ._camera_base import CamerasBase
 from ._screen import ImageSize
 from ._views import DEFAULT_R, DEFAULT_T
+from .utils import convert_to_tensors_and_broadcast
 
 __all__ = ["FishEyeCameras"]
 
@@ -124,6 +125,15 @@ class FishEyeCameras(CamerasBase):
         self.use_radial = bool(use_radial)
         self.use_tangential = bool(use_tangential)
         self.use_thin_prism = bool(use_thin_prism)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Takes what was pickled by this class, or by PyTorch3D's, which gives its parameters no common batch size."""
+        super().__setstate__(state)
+        tensors = {name: value for name, value in self._properties() if isinstance(value, Tensor)}
+        for name, value in zip(tensors, convert_to_tensors_and_broadcast(*tensors.values(), device=self.device)):
+            if value is not tensors[name]:
+                setattr(self, name, value)
+        self._N = len(self.R)
 
     @property
     def focal_length(self) -> Tensor:

@@ -81,6 +81,11 @@ class TensorProperties(nn.Module):
             for name, tensor in zip(batched, tensors, strict=True):
                 setattr(self, name, tensor)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Takes what was pickled by this class, or by PyTorch3D's, which may keep the name of a device."""
+        super().__setstate__(state)
+        self.device = make_device(self.device)
+
     def __len__(self) -> int:
         return self._N
 

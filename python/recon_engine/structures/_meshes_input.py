@@ -59,6 +59,25 @@ def topology_and_verts(verts: Any, faces: Any) -> tuple[Topology, list[Tensor] |
     )
 
 
+def pickled_topology_and_verts(state: dict[str, Any]) -> tuple[Topology, list[Tensor]]:
+    """The topology and the vertices, N tensors (V_n, 3), of meshes that PyTorch3D pickled.
+
+    Args:
+        state: their `__dict__`.
+
+    Raises:
+        ValueError: for meshes that could not be built here.
+    """
+
+    def rows(name: str) -> list[Tensor]:
+        if state[f"_{name}_list"] is not None:
+            return list(state[f"_{name}_list"])
+        counts = state[f"_num_{name}_per_mesh"].tolist()
+        return [rows[:count] for rows, count in zip(state[f"_{name}_padded"], counts)]
+
+    return _from_lists(rows("verts"), rows("faces"))
+
+
 def _from_lists(verts: list[Tensor], faces: list[Tensor]) -> tuple[Topology, list[Tensor]]:
     if len(verts) != len(faces):
         raise ValueError(f"Meshes: verts and faces must have the same length, got {len(verts)} and {len(faces)}")

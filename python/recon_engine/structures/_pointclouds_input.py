@@ -81,6 +81,31 @@ def auxiliary_rows(values: Any, layout: Layout) -> Rows | None:
     return Rows(layout, values.shape[2], padded=values)
 
 
+def pickled_rows(state: dict[str, Any]) -> tuple[Rows, Rows | None, Rows | None]:
+    """The points, normals and features of clouds that PyTorch3D pickled.
+
+    Args:
+        state: their `__dict__`.
+    """
+    layout: Layout | None = None
+    found: list[Rows | None] = []
+    for field in ("_points", "_normals", "_features"):
+        as_list, padded = state[f"{field}_list"], state[f"{field}_padded"]
+        # Each form was pickled with a gradient of its own: one of them is what the others come from.
+        given = as_list is None and padded is not None
+        if given:
+            as_list = [cloud[:count] for cloud, count in zip(padded, state["_num_points_per_cloud"].tolist())]
+        rows = points_rows(as_list) if layout is None else auxiliary_rows(as_list, layout)
+        if rows is not None:
+            layout = rows.layout
+            if given:
+                rows.list_form, rows.padded_form = None, padded
+        found.append(rows)
+    points, normals, features = found
+    assert points is not None
+    return points, normals, features
+
+
 def _auxiliary_list(values: list[Any], layout: Layout) -> Rows | None:
     if len(values) != len(layout):
         raise ValueError(

@@ -6,6 +6,7 @@ features) and all batches made from it without adding or dropping rows share one
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import accumulate
@@ -31,6 +32,9 @@ class Layout:
         self.device = device
         self.total = sum(self.counts)
         self.largest = max(self.counts, default=0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if not isinstance(value, Tensor)}
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -109,6 +113,11 @@ class Rows:
         self.packed_form = packed
         self.padded_form = padded
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | stored_form(
+            packed_form=self.packed_form, padded_form=self.padded_form, list_form=self.list_form
+        )
+
     def as_list(self) -> list[Tensor]:
         """The rows as N tensors (counts[n], C)."""
         if self.list_form is None:
@@ -171,6 +180,30 @@ class Rows:
             rows = torch.cat([rows for rows in self.as_list() for _ in range(copies)])
             return Rows(layout, self.channels, packed=rows)
         return Rows(layout, self.channels, padded=self.padded().repeat_interleave(copies, dim=0))
+
+
+def stored_form(**forms: Tensor | list[Tensor] | None) -> dict[str, Tensor | list[Tensor] | None]:
+    """Forms of the same rows of which one is left, and None takes the place of the others.
+
+    Pickles and copies need one only. Each further one would bring the memory of all rows once more, in a list as often
+    as it has entries, and one that was computed from others with gradients cannot be copied by `copy.deepcopy`.
+
+    Args:
+        **forms: the forms by name, None where there is none; of several that will do the first is left.
+    """
+    present = {name: form for name, form in forms.items() if form is not None}
+    given = (n for n, form in present.items() if all(t.is_leaf for t in (form if isinstance(form, list) else [form])))
+    left = next(given, next(iter(present), None))
+    return {name: form if name == left else None for name, form in forms.items()}
+
+
+def attributes_of(owner: type, state: dict[str, Any]) -> dict[str, Any]:
+    """Those entries of a pickled `__dict__` that are no properties in the class that takes them."""
+    return {
+        name: value
+        for name, value in state.items()
+        if not hasattr(type(inspect.getattr_static(owner, name, None)), "__set__")
+    }
 
 
 def chosen_items(index: Any, count: int, name: str) -> list[int]:

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..common.datatypes import Device, make_device
-from ._meshes_input import assigned_normals, topology_and_verts
+from ._meshes_input import assigned_normals, pickled_topology_and_verts, topology_and_verts
+from ._rows import attributes_of, stored_form
 from .topology import Topology
 from .utils import list_to_padded
 
@@ -103,6 +104,32 @@ class Meshes:
         self._faces_areas_packed = None
         self._has_verts_normals = False
         self._own_indices = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """One form of the vertices, and normals only if they were assigned: the rest can be computed."""
+        state = vars(self) | stored_form(
+            _verts_packed=self._verts_packed, _verts_padded=self._verts_padded, _verts_list=self._verts_list
+        )
+        if not self._has_verts_normals:
+            state |= {"_has_verts_normals": self.has_verts_normals(), "_verts_normals_packed": None}
+        return state | {"_faces_normals_packed": None, "_faces_areas_packed": None, "_own_indices": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Takes what was pickled by this class, or by PyTorch3D's, which has no topology apart from its meshes."""
+        if "_topology" in state:
+            self.__dict__.update(state)
+            return
+        topology, verts = pickled_topology_and_verts(state)
+        self._reset(topology)
+        self.__dict__.update(attributes_of(type(self), state))
+        self.__dict__.pop("_laplacian_packed", None)
+        # Each form was pickled with a gradient of its own: one of them is what the others come from.
+        self._verts_packed = None
+        if self._verts_list is not None:
+            self._verts_list, self._verts_padded = verts, None
+        self._has_verts_normals = self._verts_normals_packed is not None
+        if self.textures is not None:
+            self._attach_textures(self.textures)
 
     def _derive(self, topology: Topology, verts_list: list[Tensor] | None = None, textures: Any = None) -> Meshes:
         """A new object of this class for checked parts; the caller sets the vertices when it has no list of them."""

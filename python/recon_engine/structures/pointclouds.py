@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..common.datatypes import Device, make_device
-from ._pointclouds_input import auxiliary_rows, points_rows
-from ._rows import Layout, Rows, chosen_items
+from ._pointclouds_input import auxiliary_rows, pickled_rows, points_rows
+from ._rows import Layout, Rows, attributes_of, chosen_items
 
 
 class _Form:
@@ -101,6 +101,14 @@ class Pointclouds:
         if self._normals is not None and self._normals.channels != 3:
             raise ValueError(f"Normals are expected to be 3-dimensional, got {self._normals.channels} channels.")
         self._features = auxiliary_rows(features, self._layout)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Takes what was pickled by this class, or by PyTorch3D's, in which every form is an attribute."""
+        if "_layout" not in state:
+            points, normals, features = pickled_rows(state)
+            fields = {"_layout": points.layout, "_points": points, "_normals": normals, "_features": features}
+            state = attributes_of(type(self), state) | fields
+        self.__dict__.update(state)
 
     def _derive(self, points: Rows, normals: Rows | None, features: Rows | None) -> Pointclouds:
         """A new object of this class for checked parts."""

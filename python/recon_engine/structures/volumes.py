@@ -262,6 +262,15 @@ class VolumeLocator:
         self._dtype = dtype
         self._set_local_to_world_transform(voxel_size, volume_translation)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Takes what was pickled by this class, or by PyTorch3D's, which keeps the sizes as tensors."""
+        self.__dict__.update(state)
+        if "_sizes" not in state:
+            self.device = make_device(self.device)
+            self._sizes = _grid_sizes(self._grid_sizes, self._batch_size)
+            self._resolution = tuple(int(extent) for extent in self._resolution)
+            self._dtype = self._local_to_world_transform.dtype
+
     def __len__(self) -> int:
         return self._batch_size
 

@@ -86,6 +86,15 @@ class Transform3d:
         self._is_affine = False
         self._form = Transform3d
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Takes what was pickled by this class, or by PyTorch3D's, which knows the form of a matrix by its class."""
+        state = dict(state)
+        if "_matrix" in state:
+            form = next(kind for kind in type(self).__mro__ if "_inverse_of" in vars(kind))
+            self._set(state.pop("_matrix"), is_affine=form is not Transform3d, form=form)
+            state.pop("_lu", None)
+        self.__dict__.update(state)
+
     @staticmethod
     def _of(form: type[Transform3d], matrix: Tensor, is_affine: bool) -> Transform3d:
         """A transform of class `form` for matrices that have its form."""

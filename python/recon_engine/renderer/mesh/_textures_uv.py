@@ -33,6 +33,11 @@ class TexturesUV(TexturesBase):
     bottom left texel and (1, 1) that of the top right one; without it, they are the outer corners of these texels.
     """
 
+    sampling_mode: str = "bilinear"
+    # One image for each mesh, as in pickles of versions that knew no other.
+    _maps_ids_list: list[Tensor] | None = None
+    _maps_ids_padded: Tensor | None = None
+
     def __init__(
         self,
         maps: Batch,
@@ -95,8 +100,7 @@ class TexturesUV(TexturesBase):
         self._num_faces_per_mesh = [len(faces) for faces in faces_uvs]
         self._verts_uvs_list, self._verts_uvs_padded = _as_batch("verts_uvs", verts_uvs, ("V", 2))
         self._check_batch("verts_uvs", verts_uvs)
-        self._maps_ids_list: list[Tensor] | None = None
-        self._maps_ids_padded: Tensor | None = None
+        self._maps_ids_list = self._maps_ids_padded = None
         if maps_ids is not None:
             self._maps_ids_list, self._maps_ids_padded = _as_batch("maps_ids", maps_ids, ("F",))
             self._check_batch("maps_ids", maps_ids)
