@@ -93,7 +93,7 @@ def test_rays_samples_and_pictures_of_chapter_5(tmp_path):
     assert compat("march_rays.py", samples, images) == "images torch.Size([10, 64, 64, 4])\n"
 
     # The definition, on what the programs wrote.
-    kept, rendered = torch.load(samples), torch.load(images)
+    kept, rendered = torch.load(samples, weights_only=True), torch.load(images, weights_only=True)
     density, feature = kept["rays_densities"].double()[..., 0], kept["rays_features"].double()
     passed = (1 - density).cumprod(-1)
     weight = density * torch.cat([torch.ones_like(passed[..., :1]), passed[..., :-1]], -1)
