@@ -26,7 +26,7 @@ py := $(VENV)/bin/python
 pip := $(py) -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-growth bench-table quality wheel wheel-test clean
+.PHONY: help demo test lint format docs bench bench-growth bench-table quality wheel wheel-test clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -50,6 +50,10 @@ format: $(VENV)/.lint ## rewrite the sources in the house format
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 	find csrc tests/csrc \( -name '*.cpp' -o -name '*.cu' -o -name '*.h' \) -print0 | xargs -0 $(VENV)/bin/clang-format -i
+
+docs: $(VENV)/.docs ## build the documentation into build/docs
+	$(py) -m sphinx -W --keep-going -q docs build/docs
+	@echo "open build/docs/index.html"
 
 # BENCH_PYTHON may be any Python with torch, for instance one that also has PyTorch3D: nothing is installed into it.
 bench: $(VENV)/.torch ## time every case against the rivals that can be imported
@@ -97,6 +101,11 @@ $(VENV)/.torch: $(VENV)/.created
 
 $(VENV)/.installed: $(VENV)/.torch $(sources)
 	$(pip) install --quiet '.[test]'
+	@touch $@
+
+# recon_engine is there already: this brings what its extra names.
+$(VENV)/.docs: $(VENV)/.installed
+	$(pip) install --quiet 'recon_engine[docs]'
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.torch .ci/lint.txt

@@ -74,7 +74,7 @@ def _describe_extras() -> list[str]:
     for requirement in requirements:
         extra = re.search(r"extra == [\"'](\w+)[\"']", requirement)
         distribution = re.match(r"[\w.-]+", requirement)
-        if extra and distribution and extra[1] not in ("all", "test", "bench"):
+        if extra and distribution and extra[1] not in ("all", "test", "bench", "docs"):
             wanted.setdefault(extra[1], []).append(distribution[0])
     return [_describe_extra(extra, distributions) for extra, distributions in wanted.items()]
 

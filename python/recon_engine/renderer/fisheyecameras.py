@@ -1,6 +1,6 @@
 """Fisheye cameras: an equidistant lens with radial, tangential and thin-prism distortion.
 
-With (a, b) = (x, y) / z in view space, r = |(a, b)| and theta = atan(r):
+With (a, b) = (x, y) / z in view space, r = |(a, b)| and theta = atan(r)::
 
     m = (theta + k0 theta^3 + k1 theta^5 + ...) (a, b) / r                             radial
     t = 2 (p . m) m + |m|^2 p                                                          tangential
