@@ -19,6 +19,8 @@ TOLERANCE = {torch.float32: {"rtol": 1e-3, "atol": 1e-4}, torch.float64: {"rtol"
 
 # torch's own: it instantiates the autograd function while it traces
 compiles = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+# torch's own: the rules of forward mode are scripts
+forward_mode = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 every_op = pytest.mark.parametrize("name", sorted(OPS))
 
 
@@ -170,13 +172,89 @@ def test_reference_mode_gives_second_derivatives():
     assert not _op._use_reference
 
 
-def test_second_derivatives_outside_reference_mode_are_refused():
-    dists, pix_to_face, sigma = _samples.sample_inputs("sigmoid_alpha_blend", dtype=torch.float64)
-    dists.requires_grad_()
-    out = OPS["sigmoid_alpha_blend"](dists, pix_to_face, sigma)
-    (grad,) = torch.autograd.grad((out**2).sum(), dists, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
+def _sum_of(name, inputs):
+    out = OPS[name](*inputs)
+    return sum(o.sum() for o in (out if isinstance(out, tuple) else (out,)) if o.is_floating_point())
+
+
+@every_op
+def test_second_derivatives_are_refused(name, device):
+    if not _differentiable(name):
+        pytest.skip("no gradients")
+    inputs = list(_samples.sample_inputs(name, device))
+    x = inputs[_first_float(inputs)].requires_grad_()
+    # Also where the gradient that comes in is a constant, and the one that comes out would look like one.
+    (grad,) = torch.autograd.grad(_sum_of(name, inputs), x, create_graph=True)
+    with pytest.raises(RuntimeError, match=rf"{name} has no second derivatives: .*recon_engine.reference"):
         grad.sum().backward()
+
+
+@every_op
+def test_vmap_is_refused(name, device):
+    inputs = list(_samples.sample_inputs(name, device))
+    first = _first_float(inputs)
+
+    def call(x):
+        return OPS[name](*inputs[:first], x, *inputs[first + 1 :])
+
+    with pytest.raises(RuntimeError, match=rf"{name} cannot be called under torch.vmap: .*batch"):
+        torch.vmap(call)(torch.stack([inputs[first], inputs[first]]))
+
+
+@forward_mode
+@every_op
+def test_forward_mode_derivatives_are_refused(name, device):
+    inputs = list(_samples.sample_inputs(name, device))
+    first = _first_float(inputs)
+
+    def call(x):
+        return OPS[name](*inputs[:first], x, *inputs[first + 1 :])
+
+    x, message = inputs[first], rf"{name} has no forward-mode derivatives .*recon_engine.reference"
+    with torch.autograd.forward_ad.dual_level(), pytest.raises(RuntimeError, match=message):
+        call(torch.autograd.forward_ad.make_dual(x, torch.ones_like(x)))
+    with pytest.raises(RuntimeError, match=message):
+        torch.func.jvp(call, (x,), (torch.ones_like(x),))
+
+
+@forward_mode
+@every_op
+def test_func_transforms_are_refused(name, device):
+    inputs = list(_samples.sample_inputs(name, device))
+    first = _first_float(inputs)
+
+    def call(x):
+        return _sum_of(name, [*inputs[:first], x, *inputs[first + 1 :]])
+
+    for transform in (torch.func.grad, torch.func.jacrev, torch.func.hessian):
+        with pytest.raises(RuntimeError, match=rf"{name} .*recon_engine.reference"):
+            transform(call)(inputs[first])
+
+
+@forward_mode
+def test_transforms_of_what_an_op_is_not_called_with():
+    dists, pix_to_face, sigma = _samples.sample_inputs("sigmoid_alpha_blend")
+    op = OPS["sigmoid_alpha_blend"]
+    expected = op(dists, pix_to_face, sigma)
+    scaled = torch.vmap(lambda factor: factor * op(dists, pix_to_face, sigma))(torch.arange(2.0))
+    torch.testing.assert_close(scaled, torch.stack([0 * expected, expected]))
+    with torch.autograd.forward_ad.dual_level():
+        torch.testing.assert_close(op(dists, pix_to_face, sigma), expected, rtol=0, atol=0)
+
+
+@forward_mode
+def test_reference_mode_knows_all_transforms():
+    dists, pix_to_face, sigma = _samples.sample_inputs("sigmoid_alpha_blend", dtype=torch.float64)
+
+    def call(x):
+        return OPS["sigmoid_alpha_blend"](x, pix_to_face, sigma)
+
+    leaf = dists.clone().requires_grad_()
+    expected = torch.autograd.grad(call(leaf).sum(), leaf)[0]
+    with recon_engine.reference():
+        torch.testing.assert_close(torch.func.grad(lambda x: call(x).sum())(dists), expected)
+        _, tangent = torch.func.jvp(call, (dists,), (torch.ones_like(dists),))
+    torch.testing.assert_close(tangent.sum(), expected.sum())
 
 
 def test_reference_mode_ends_with_an_exception():

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from recon_engine._load import load
 
@@ -83,7 +84,10 @@ class Op:
         constants: names of floating-point inputs in which the kernel has no gradient. Where one requires a gradient the
             reference computes the op.
 
-    Half-precision inputs are computed in float32 under autocast and refused outside it.
+    Half-precision inputs are computed in float32 under autocast, with outputs in float32, and refused outside it.
+
+    Kernels know first derivatives by `backward` and nothing else. Second and forward-mode derivatives, `torch.vmap` and
+    `torch.func.grad` with its like raise a RuntimeError that names the op and what to do instead.
     """
 
     def __init__(
@@ -168,19 +172,23 @@ class Op:
                 return out
 
             @staticmethod
-            @torch.autograd.function.once_differentiable
             def backward(ctx: Any, *grad_out: Tensor) -> Any:
                 saved = list(ctx.saved_tensors)
                 inputs = [saved.pop(0) if is_tensor else a for is_tensor, a in zip(ctx.is_tensor, ctx.others)]
                 grads_of_floats = [grad_out[i] for i in ctx.differentiable]
                 differentiable = has_gradient(inputs)
                 needed = [need for need, a in zip(ctx.needs_input_grad, differentiable) if a]
-                if torch.compiler.is_compiling():
-                    grads = iter(backward_op(*inputs, saved, grads_of_floats, needed))
-                else:
-                    grads = iter(backward(inputs, saved, grads_of_floats, needed))
+                is_compiling = torch.compiler.is_compiling()
+                with torch.no_grad():
+                    if is_compiling:
+                        grads = iter(backward_op(*inputs, saved, grads_of_floats, needed))
+                    else:
+                        grads = iter(backward(inputs, saved, grads_of_floats, needed))
                 every = [next(grads) if a else None for a in differentiable]
-                return tuple(g if need else None for g, need in zip(every, ctx.needs_input_grad))
+                result = tuple(g if need else None for g, need in zip(every, ctx.needs_input_grad))
+                if torch.is_grad_enabled() and not is_compiling:  # backward(create_graph=True)
+                    return _without_gradient(name, result)
+                return result
 
         self.name, self.reference = name, reference
         self._forward, self._backward, self._forward_op, self._function = forward, backward, forward_op, Function
@@ -198,12 +206,15 @@ class Op:
         if device in ("cpu", "cuda") and torch.is_autocast_enabled(device):
             inputs = tuple(a.float() if is_float(a) and a.dtype.itemsize < 4 else a for a in inputs)
         requires = [isinstance(a, Tensor) and a.requires_grad for a in inputs]
+        is_compiling = torch.compiler.is_compiling()
+        if not is_compiling and (_transforms_active() or forward_ad._current_level >= 0):
+            _check_plain(self.name, inputs)
         if self._differentiable and torch.is_grad_enabled() and any(requires):
             if any(requires[i] for i in self.constants):
                 with torch.autocast(device, enabled=False):
                     return self.reference(*inputs)
             return self._without_kept(self._function.apply(*inputs))
-        return self._without_kept((self._forward_op if torch.compiler.is_compiling() else self._forward)(*inputs))
+        return self._without_kept((self._forward_op if is_compiling else self._forward)(*inputs))
 
     def gradients(
         self, inputs: Sequence[Any], outputs: Sequence[Tensor], grad_outputs: Sequence[Tensor], needed: Sequence[bool]
@@ -225,6 +236,50 @@ class Op:
         if self._shown is None:
             return out
         return out[0] if self._shown == 1 else out[: self._shown]
+
+
+_transforms_active = torch._C._are_functorch_transforms_active
+
+
+def _check_plain(name: str, inputs: Sequence[Any]) -> None:
+    """Raises RuntimeError for tensors that stand for others: a kernel would miss or lose what they carry."""
+    reference = "call it inside `with recon_engine.reference():`, which is slow"
+    for a in inputs:
+        if not isinstance(a, Tensor):
+            continue
+        if torch._C._functorch.is_batchedtensor(a):
+            raise RuntimeError(
+                f"{name} cannot be called under torch.vmap: give it the whole batch in its own batch dimension, or a "
+                "batch of meshes or clouds, in one call"
+            )
+        if forward_ad.unpack_dual(a).tangent is not None:
+            raise RuntimeError(
+                f"{name} has no forward-mode derivatives (torch.autograd.forward_ad, torch.func.jvp): take those of "
+                f"backward(), or {reference}"
+            )
+        if torch._C._functorch.is_functorch_wrapped_tensor(a):
+            raise RuntimeError(
+                f"{name} cannot be called inside torch.func.grad, vjp, jacrev or hessian: use torch.autograd.grad or "
+                f"backward(), or {reference}"
+            )
+
+
+def _without_gradient(name: str, grads: tuple[Tensor | None, ...]) -> Any:
+    """The same gradients, which raise a RuntimeError where they are differentiated."""
+
+    class SecondDerivative(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *values: Tensor | None) -> Any:
+            return values
+
+        @staticmethod
+        def backward(ctx: Any, *_: Any) -> Any:
+            raise RuntimeError(
+                f"{name} has no second derivatives: call it inside `with recon_engine.reference():`, which is slow and "
+                "has derivatives of any order"
+            )
+
+    return SecondDerivative.apply(*[None if g is None else g.requires_grad_() for g in grads])
 
 
 _SCHEMA_TYPES: dict[Any, str] = {

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from itertools import accumulate
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from recon_engine._compile import ahead, computed, is_traced
 from recon_engine.structures.topology import empty_indices, kernels_for
 
 
@@ -28,12 +27,12 @@ class Plan:
         self._num_faces: list[int] = topology.num_faces
         self._weights: dict[tuple[str, torch.dtype], Tensor] = {}
 
-    @cached_property
+    @computed
     def vert_segments(self) -> Tensor:
         """(N + 1,) the first vertex of each mesh, and V."""
         return self._segments(self._num_verts)
 
-    @cached_property
+    @computed
     def face_segments(self) -> Tensor:
         """(N + 1,) the first face of each mesh, and F."""
         return self._segments(self._num_faces)
@@ -76,15 +75,34 @@ class Plan:
         return across
 
 
-_plans: WeakKeyDictionary[Any, Plan] = WeakKeyDictionary()
+def plan_of(topology: Any, dtype: torch.dtype = torch.float32) -> Plan:
+    """The plan of a topology, the same object in every call.
 
-
-def plan_of(topology: Any) -> Plan:
-    """The plan of a topology, the same object in every call."""
-    plan = _plans.get(topology)
-    if plan is None:
-        plan = _plans[topology] = Plan(topology)
+    Args:
+        topology: of the meshes.
+        dtype: of the vertices, for what torch.compile has to know ahead.
+    """
+    if is_traced():
+        ahead(_fill, topology, dtype)
+    if topology.plan is None:
+        topology.plan = Plan(topology)
+    plan: Plan = topology.plan
     return plan
+
+
+_FIELDS = (
+    *("faces_packed", "vert_neighbors_offsets", "vert_neighbors_indices", "vert_neighbors_edges", "vert_corners"),
+    *("vert_faces_offsets", "edge_faces_offsets", "edge_half_edges", "verts_packed_to_mesh_idx"),
+)
+
+
+def _fill(topology: Any, dtype: torch.dtype) -> None:
+    """Computes whatever a loss on vertices of that dtype reads from a topology and its plan."""
+    plan = plan_of(topology, dtype)
+    for name in _FIELDS:
+        getattr(topology, name)
+    for kind in ("verts", "edges", "pairs"):
+        plan.weights(kind, topology, torch.promote_types(dtype, torch.float32))
 
 
 def _faces_across(topology: Any) -> tuple[Tensor, Tensor]:

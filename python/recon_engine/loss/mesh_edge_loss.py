@@ -27,7 +27,7 @@ def mesh_edge_loss(meshes: Any, target_length: float = 0.0) -> Tensor:
     if meshes.isempty():
         return no_loss(meshes)
     verts, topology = meshes.verts_packed(), meshes.topology()
-    plan = plan_of(topology)
+    plan = plan_of(topology, verts.dtype)
     sums = edge_loss(
         verts,
         topology.vert_neighbors_offsets,
@@ -37,7 +37,7 @@ def mesh_edge_loss(meshes: Any, target_length: float = 0.0) -> Tensor:
         float(target_length),
         will_differentiate(verts),
     )
-    return torch.dot(sums, plan.weights("edges", topology, verts.dtype))
+    return torch.dot(sums, plan.weights("edges", topology, sums.dtype))
 
 
 def no_loss(meshes: Any) -> Tensor:

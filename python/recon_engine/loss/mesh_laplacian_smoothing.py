@@ -47,7 +47,7 @@ def mesh_laplacian_smoothing(meshes: Any, method: str = "uniform", *, differenti
     if method not in ("uniform", "cot", "cotcurv"):
         raise ValueError(f"Method should be one of {{uniform, cot, cotcurv}}, got {method!r}")
     verts, topology = meshes.verts_packed(), meshes.topology()
-    plan = plan_of(topology)
+    plan = plan_of(topology, verts.dtype)
     segments, mesh_of, with_grad = plan.vert_segments, plan.mesh_of(topology), will_differentiate(verts)
     if method == "uniform":
         sums = uniform_laplacian_loss(
@@ -75,4 +75,4 @@ def mesh_laplacian_smoothing(meshes: Any, method: str = "uniform", *, differenti
             differentiate_weights,
             with_grad,
         )
-    return torch.dot(sums, plan.weights("verts", topology, verts.dtype))
+    return torch.dot(sums, plan.weights("verts", topology, sums.dtype))

@@ -32,7 +32,7 @@ def mesh_normal_consistency(meshes: Any) -> Tensor:
     if meshes.isempty():
         return no_loss(meshes)
     verts, topology = meshes.verts_packed(), meshes.topology()
-    plan = plan_of(topology)
+    plan = plan_of(topology, verts.dtype)
     across_offsets, across = plan.across(topology)
     if len(across) == 0:
         return no_loss(meshes)
@@ -47,4 +47,4 @@ def mesh_normal_consistency(meshes: Any) -> Tensor:
         plan.mesh_of(topology),
         will_differentiate(verts),
     )
-    return torch.dot(sums, plan.weights("pairs", topology, verts.dtype))
+    return torch.dot(sums, plan.weights("pairs", topology, sums.dtype))

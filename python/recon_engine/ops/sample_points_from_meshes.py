@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recon_engine._compile import is_traced
 from recon_engine.ops._surface_points import surface_points
 from recon_engine.ops.mesh_face_areas_normals import mesh_face_areas_normals
 from recon_engine.ops.packed_to_padded import packed_to_padded
@@ -45,7 +46,7 @@ def sample_points_from_meshes(
     if meshes.isempty():
         raise ValueError("Meshes are empty.")
     verts, faces = meshes.verts_packed(), meshes.faces_packed()
-    if not torch.isfinite(verts).all():
+    if not is_traced() and not torch.isfinite(verts).all():
         raise ValueError("Meshes contain nan or inf.")
     if return_textures and meshes.textures is None:
         raise ValueError("Meshes do not contain textures.")
@@ -55,7 +56,7 @@ def sample_points_from_meshes(
     valid = [n for n in range(N) if topology.num_verts[n] > 0 and num_faces[n] > 0]
     # The meshes that have a surface; all of them is the usual case, and needs no indices.
     rows = None if len(valid) == N else torch.tensor(valid, device=verts.device)
-    first = topology.mesh_to_faces_packed_first_idx
+    first = meshes.mesh_to_faces_packed_first_idx()
     first = first if rows is None else first[rows]
     with torch.no_grad():
         areas, _ = mesh_face_areas_normals(verts, faces)

@@ -132,7 +132,7 @@ class CamerasBase(TensorProperties):
 
     def clone(self) -> CamerasBase:  # type: ignore[override]
         """A copy with tensors of its own, through which gradients flow."""
-        return super().clone(type(self)(device=self.device))  # type: ignore[return-value]
+        return super().clone(self._bare())  # type: ignore[return-value]
 
     def __getitem__(self, index: int | list[int] | Tensor) -> CamerasBase:  # type: ignore[override]
         """Cameras at `index`: an int, a list of ints, or an int64 or boolean tensor."""

@@ -125,7 +125,7 @@ class TensorProperties(nn.Module):
     def _bare(self) -> Any:
         """An object of the same class without properties: its constructor would copy numbers to the device."""
         bare = type(self).__new__(type(self))
-        nn.Module.__init__(bare)
+        super(TensorProperties, bare).__init__()
         return bare
 
     def clone(self, other: TensorProperties) -> TensorProperties:

@@ -1,7 +1,8 @@
 """Checks of what `Meshes` is built from, and the topology of faces that were seen before.
 
 Scripts often build a new `Meshes` in every step from new vertices and the same face tensors. The topology of such
-faces is found again, so that they are neither checked nor sorted into edges a second time.
+faces is found again, so that they are neither checked nor sorted into edges a second time. Where torch.compile traces,
+faces have no values to look at: every row is one, and the kernels check the indices.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from .._compile import is_traced
 from .topology import Topology
 from .utils import padded_to_packed
 
@@ -99,6 +101,9 @@ def _from_lists(verts: list[Tensor], faces: list[Tensor]) -> tuple[Topology, lis
     _check_floating(dtype)
     verts = [v if v.dtype == dtype else v.to(dtype) for v in verts]
     num_verts = [len(v) for v in verts]
+    if is_traced():
+        faces = [_int64(f, "faces") for f in faces]
+        return Topology(num_verts, [len(f) for f in faces], faces_list=faces, device=device), verts
     topology = _seen_topology(faces, num_verts)
     if topology is None:
         checked = _without_padding([_int64(f, "faces") for f in faces], num_verts)
@@ -120,6 +125,9 @@ def _from_padded(verts: Tensor, faces: Tensor) -> tuple[Topology, Tensor]:
         raise ValueError(f"Meshes: verts and faces must have the same batch size, got {len(verts)} and {len(faces)}")
     _check_floating(verts.dtype)
     N, V, _ = verts.shape
+    if is_traced():
+        indices = _int64(faces, "faces")
+        return Topology([V] * N, [faces.shape[1]] * N, faces_padded=indices, device=verts.device), verts
     topology = _seen_topology([faces], [V] * N)
     if topology is None:
         indices = _int64(faces, "faces")
@@ -151,7 +159,7 @@ def _int64(indices: Tensor, name: str) -> Tensor:
     if indices.dtype == torch.bool or indices.dtype.is_complex:
         raise ValueError(f"Meshes: {name} must have an integer dtype, got {indices.dtype}")
     whole = indices.to(torch.int64)
-    if indices.dtype.is_floating_point and not torch.equal(whole.to(indices.dtype), indices):
+    if indices.dtype.is_floating_point and not is_traced() and not torch.equal(whole.to(indices.dtype), indices):
         raise ValueError(f"Meshes: {name} must hold whole numbers, got a {indices.dtype} tensor with fractions")
     return whole
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+
+from .._compile import computed, keep, read
 
 
 class Layout:
@@ -49,29 +50,29 @@ class Layout:
         """Whether the padded form has more rows than the packed one."""
         return len(self.counts) * self.largest != self.total
 
-    @cached_property
+    @computed
     def valid(self) -> Tensor:
         """(N,) bool, items that have rows."""
         return torch.tensor([count > 0 for count in self.counts], dtype=torch.bool, device=self.device)
 
-    @cached_property
+    @computed
     def num_rows(self) -> Tensor:
         """(N,) the numbers of rows."""
         return torch.tensor(self.counts, dtype=torch.int64, device=self.device)
 
-    @cached_property
+    @computed
     def first_row(self) -> Tensor:
         """(N,) the first packed row of each item."""
         first = [0, *accumulate(self.counts)][: len(self.counts)]
         return torch.tensor(first, dtype=torch.int64, device=self.device)
 
-    @cached_property
+    @computed
     def item_of_row(self) -> Tensor:
         """(total,) the item of each packed row."""
         items = torch.arange(len(self.counts), device=self.device)
         return items.repeat_interleave(self.num_rows, output_size=self.total)
 
-    @cached_property
+    @computed
     def padded_row(self) -> Tensor:
         """(total,) where each packed row lies in the padded form with its first two dimensions merged."""
         rows = torch.arange(self.total, device=self.device)
@@ -122,10 +123,11 @@ class Rows:
         """The rows as N tensors (counts[n], C)."""
         if self.list_form is None:
             if self.packed_form is not None:
-                self.list_form = list(self.packed_form.split(self.layout.counts)) if len(self.layout) else []
+                items = list(self.packed_form.split(self.layout.counts)) if len(self.layout) else []
             else:
-                items = self._given_padded().unbind(0)
-                self.list_form = [rows[:count] for rows, count in zip(items, self.layout.counts, strict=True)]
+                padded = self._given_padded().unbind(0)
+                items = [rows[:count] for rows, count in zip(padded, self.layout.counts, strict=True)]
+            return keep(self, "list_form", items)
         return self.list_form
 
     def packed(self) -> Tensor:
@@ -133,22 +135,24 @@ class Rows:
         if self.packed_form is None:
             if self.list_form is None:
                 rows = self._given_padded().reshape(-1, self.channels)
-                self.packed_form = rows[self.layout.padded_row] if self.layout.has_padding else rows
+                rows = rows[read(self.layout, "padded_row")] if self.layout.has_padding else rows
             elif len(self.list_form) == 1:
-                self.packed_form = self.list_form[0]
+                rows = self.list_form[0]
             elif self.list_form:
-                self.packed_form = torch.cat(self.list_form)
+                rows = torch.cat(self.list_form)
             else:
-                self.packed_form = torch.zeros((0, self.channels), device=self.layout.device)
+                rows = torch.zeros((0, self.channels), device=self.layout.device)
+            return keep(self, "packed_form", rows)
         return self.packed_form
 
     def padded(self) -> Tensor:
         """The rows as a batch, (N, max(counts), C), filled up with 0."""
         if self.padded_form is None:
             if self.layout.has_padding:
-                self.padded_form = pad_sequence(self.as_list(), batch_first=True)
+                rows = pad_sequence(self.as_list(), batch_first=True)
             else:
-                self.padded_form = self.packed().reshape(len(self.layout), self.layout.largest, self.channels)
+                rows = self.packed().reshape(len(self.layout), self.layout.largest, self.channels)
+            return keep(self, "padded_form", rows)
         return self.padded_form
 
     def _given_padded(self) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._compile import keep, read
 from ..common.datatypes import Device, make_device
 from ._meshes_input import assigned_normals, pickled_topology_and_verts, topology_and_verts
 from ._rows import attributes_of, stored_form
@@ -146,7 +147,7 @@ class Meshes:
         self._check_textures(textures)
         textures._num_faces_per_mesh = list(self._topology.num_faces)
         textures._num_verts_per_mesh = list(self._topology.num_verts)
-        textures.valid = self._topology.valid
+        textures.valid = self.valid
         self.textures = textures
 
     def _check_textures(self, textures: Any) -> None:
@@ -166,7 +167,7 @@ class Meshes:
     @property
     def valid(self) -> Tensor:
         """(N,) bool, meshes that have both vertices and faces."""
-        return self._topology.valid
+        return read(self._topology, "valid")
 
     @property
     def equisized(self) -> bool:
@@ -203,29 +204,32 @@ class Meshes:
         if self._verts_list is None:
             num_verts = self._topology.num_verts
             if self._verts_packed is not None:
-                self._verts_list = list(self._verts_packed.split(num_verts))
+                verts = list(self._verts_packed.split(num_verts))
             else:
                 padded = self._padded_or_fail()
-                self._verts_list = [v[:count] for v, count in zip(padded.unbind(0), num_verts, strict=True)]
+                verts = [v[:count] for v, count in zip(padded.unbind(0), num_verts, strict=True)]
+            return keep(self, "_verts_list", verts)
         return self._verts_list
 
     def verts_packed(self) -> Tensor:
         """The vertices of all meshes, (sum(V_n), 3)."""
         if self._verts_packed is None:
             if self._verts_list is None:
-                self._verts_packed = self._packed_from_padded(self._padded_or_fail())
+                verts = self._packed_from_padded(self._padded_or_fail())
             elif len(self._verts_list) == 1:
-                self._verts_packed = self._verts_list[0]
+                verts = self._verts_list[0]
             elif self._verts_list:
-                self._verts_packed = torch.cat(self._verts_list)
+                verts = torch.cat(self._verts_list)
             else:
-                self._verts_packed = torch.zeros((0, 3), device=self.device)
+                verts = torch.zeros((0, 3), device=self.device)
+            return keep(self, "_verts_packed", verts)
         return self._verts_packed
 
     def verts_padded(self) -> Tensor:
         """The vertices as a batch, (N, max(V_n), 3), filled up with 0."""
         if self._verts_padded is None:
-            self._verts_padded = self._padded(self.verts_list, self.verts_packed, self._topology.num_verts)
+            verts = self._padded(self.verts_list, self.verts_packed, self._topology.num_verts)
+            return keep(self, "_verts_padded", verts)
         return self._verts_padded
 
     def _padded_or_fail(self) -> Tensor:
@@ -237,7 +241,7 @@ class Meshes:
         topology = self._topology
         rows = padded.reshape(-1, 3)
         # Without padding the packed form is the padded one with two dimensions merged.
-        return rows if len(rows) == topology.total_verts else rows[topology.verts_padded_to_packed_idx]
+        return rows if len(rows) == topology.total_verts else rows[read(self._topology, "verts_padded_to_packed_idx")]
 
     def _padded(self, rows: Callable[[], list[Tensor]], packed: Callable[[], Tensor], counts: list[int]) -> Tensor:
         """(N, max(counts), 3): a view of the packed rows when all counts are equal, else a copy filled up with 0."""
@@ -265,7 +269,7 @@ class Meshes:
     # Faces and edges
 
     def _index(self, name: str) -> Tensor:
-        shared: Tensor = getattr(self._topology, name)
+        shared: Tensor = read(self._topology, name)
         if self._own_indices is None:
             return shared
         own: Tensor | None = self._own_indices.get(name)
@@ -276,10 +280,10 @@ class Meshes:
     def faces_list(self) -> list[Tensor]:
         """The faces as N tensors (F_n, 3) that index the vertices of their own mesh."""
         if self._own_indices is None:
-            return self._topology.faces_list
+            return read(self._topology, "faces_list")
         own: list[Tensor] | None = self._own_indices.get("faces_list")
         if own is None:
-            own = self._own_indices["faces_list"] = [faces.clone() for faces in self._topology.faces_list]
+            own = self._own_indices["faces_list"] = [faces.clone() for faces in read(self._topology, "faces_list")]
         return own
 
     def faces_packed(self) -> Tensor:
@@ -336,7 +340,7 @@ class Meshes:
             # The length of the cross product is twice the area, which gives the weights.
             face_normals = torch.linalg.cross(v2 - v1, v0 - v1)
             sums = torch.zeros_like(verts).index_add(0, faces.t().reshape(-1), face_normals.repeat(3, 1))
-            self._verts_normals_packed = F.normalize(sums, eps=1e-6, dim=1)
+            return keep(self, "_verts_normals_packed", F.normalize(sums, eps=1e-6, dim=1))
         return self._verts_normals_packed
 
     def verts_normals_list(self) -> list[Tensor]:
@@ -349,15 +353,11 @@ class Meshes:
 
     def faces_areas_packed(self) -> Tensor:
         """The area of each face, (sum(F_n),)."""
-        if self._faces_areas_packed is None:
-            self._compute_face_areas_normals(refresh=True)
-        return self._faces_areas_packed  # type: ignore[return-value]
+        return self._areas_and_normals()[0]
 
     def faces_normals_packed(self) -> Tensor:
         """The unit normal (v1 - v0) x (v2 - v0) of each face, (sum(F_n), 3)."""
-        if self._faces_normals_packed is None:
-            self._compute_face_areas_normals(refresh=True)
-        return self._faces_normals_packed  # type: ignore[return-value]
+        return self._areas_and_normals()[1]
 
     def faces_normals_list(self) -> list[Tensor]:
         """Unit face normals as N tensors (F_n, 3)."""
@@ -645,7 +645,7 @@ class Meshes:
             )
         if self._N == 1:
             return verts * scale
-        return verts * scale[self._topology.verts_packed_to_mesh_idx, None]
+        return verts * scale[read(self._topology, "verts_packed_to_mesh_idx"), None]
 
     def scale_verts_(self, scale: float | Tensor) -> Meshes:
         """Multiplies the vertices of this object.
@@ -706,7 +706,7 @@ class Meshes:
 
         A mesh without vertices has the empty interval (inf, -inf). Differentiable in the vertices.
         """
-        verts, index = self.verts_packed(), self._topology.verts_packed_to_mesh_idx[:, None].expand(-1, 3)
+        verts, index = self.verts_packed(), read(self._topology, "verts_packed_to_mesh_idx")[:, None].expand(-1, 3)
         infinite = verts.new_full((self._N, 3), torch.inf)
         low = infinite.scatter_reduce(0, index, verts, "amin")
         high = (-infinite).scatter_reduce(0, index, verts, "amax")
@@ -793,11 +793,17 @@ class Meshes:
 
     def _compute_face_areas_normals(self, refresh: bool = False) -> None:
         """Computes the areas and normals of the faces; with `refresh` again."""
+        if refresh:
+            self._faces_areas_packed = self._faces_normals_packed = None
+        self._areas_and_normals()
+
+    def _areas_and_normals(self) -> tuple[Tensor, Tensor]:
         from ..ops import mesh_face_areas_normals
 
-        if refresh or self._faces_areas_packed is None or self._faces_normals_packed is None:
+        if self._faces_areas_packed is None or self._faces_normals_packed is None:
             areas, normals = mesh_face_areas_normals(self.verts_packed(), self.faces_packed())
-            self._faces_areas_packed, self._faces_normals_packed = areas, normals
+            return keep(self, "_faces_areas_packed", areas), keep(self, "_faces_normals_packed", normals)
+        return self._faces_areas_packed, self._faces_normals_packed
 
     def _compute_vertex_normals(self, refresh: bool = False) -> None:
         """Computes the vertex normals; with `refresh` again."""

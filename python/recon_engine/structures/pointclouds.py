@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._compile import read
 from ..common.datatypes import Device, make_device
 from ._pointclouds_input import auxiliary_rows, pickled_rows, points_rows
 from ._rows import Layout, Rows, attributes_of, chosen_items
@@ -127,7 +128,7 @@ class Pointclouds:
     @property
     def valid(self) -> Tensor:
         """(N,) bool, clouds that have points."""
-        return self._layout.valid
+        return read(self._layout, "valid")
 
     @property
     def equisized(self) -> bool:
@@ -195,19 +196,19 @@ class Pointclouds:
 
     def num_points_per_cloud(self) -> Tensor:
         """(N,) int64, the numbers of points."""
-        return self._layout.num_rows
+        return read(self._layout, "num_rows")
 
     def packed_to_cloud_idx(self) -> Tensor:
         """(sum(P_n),) int64, the cloud of each packed point."""
-        return self._layout.item_of_row
+        return read(self._layout, "item_of_row")
 
     def cloud_to_packed_first_idx(self) -> Tensor:
         """(N,) int64, the first packed point of each cloud."""
-        return self._layout.first_row
+        return read(self._layout, "first_row")
 
     def padded_to_packed_idx(self) -> Tensor:
         """(sum(P_n),) int64 rows of the flattened padded points: `points_padded().reshape(-1, 3)[idx]` is packed."""
-        return self._layout.padded_row
+        return read(self._layout, "padded_row")
 
     _num_points_per_cloud = property(num_points_per_cloud)
     _packed_to_cloud_idx = property(packed_to_cloud_idx)
@@ -454,7 +455,7 @@ class Pointclouds:
                     f"scale: scale must be a number or have shape ({len(self)},) or ({len(self)}, 3), "
                     f"got {tuple(scale.shape)}"
                 )
-            scale = scale[self._layout.item_of_row].reshape(self._layout.total, -1) if points.numel() else 1.0
+            scale = scale[read(self._layout, "item_of_row")].reshape(self._layout.total, -1) if points.numel() else 1.0
         return Rows(self._layout, 3, packed=points * scale)
 
     def scale_(self, scale: float | Tensor) -> Pointclouds:
@@ -561,7 +562,7 @@ class Pointclouds:
             points = self.points_padded()
             return torch.stack([points.amin(1), points.amax(1)], dim=2)
         points = self.points_packed()
-        index = self._layout.item_of_row[:, None].expand(-1, 3)
+        index = read(self._layout, "item_of_row")[:, None].expand(-1, 3)
         infinite = points.new_full((len(self), 3), torch.inf)
         low = infinite.scatter_reduce(0, index, points, "amin")
         high = (-infinite).scatter_reduce(0, index, points, "amax")
@@ -589,7 +590,7 @@ class Pointclouds:
         if bool((low > high).any()):
             raise ValueError("Input box is invalid: min values larger than max values.")
         if len(low) > 1:
-            low, high = low[self._layout.item_of_row], high[self._layout.item_of_row]
+            low, high = low[read(self._layout, "item_of_row")], high[read(self._layout, "item_of_row")]
         points = self.points_packed()
         return ((points >= low) & (points <= high)).all(dim=-1)
 

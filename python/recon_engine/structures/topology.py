@@ -10,18 +10,23 @@ Sizes: N meshes, V vertices and F faces of the whole batch (packed), E unique ed
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .._compile import computed, is_traced
 from .utils import list_to_padded
 
 
 def kernels_for(like: Tensor) -> Any:
     """The compiled module for tensors on the CPU; None on other devices and where it does not load."""
+    if is_traced():
+        raise RuntimeError(
+            "torch.compile cannot trace the search for edges and neighbours: build the Meshes outside of the compiled "
+            "function and move them inside with offset_verts, scale_verts or update_padded"
+        )
     if like.is_cuda or type(like) is not Tensor:
         return None
     try:
@@ -168,6 +173,8 @@ class Topology:
         # The face tensors that the user gave, with their version counters; kept by whoever looks topologies up.
         self.sources: list[tuple[Tensor, int]] = []
         self._laplacians: dict[torch.dtype, Tensor] = {}
+        # What the losses keep of these faces.
+        self.plan: Any = None
         # What was given takes the place of the field that would compute it.
         if faces_list is not None:
             self.__dict__["faces_list"] = faces_list
@@ -204,24 +211,24 @@ class Topology:
             elif isinstance(value, tuple):
                 value = tuple(indices.to(device) for indices in value)
             moved.__dict__[name] = value
-        moved.device, moved.sources = device, []
+        moved.device, moved.sources, moved.plan = device, [], None
         return moved
 
     # Packing
 
-    @cached_property
+    @computed
     def faces_list(self) -> list[Tensor]:
         """N tensors (F_n, 3), indices into the vertices of mesh n."""
         return [faces[:count] for faces, count in zip(self.faces_padded.unbind(0), self.num_faces, strict=True)]
 
-    @cached_property
+    @computed
     def faces_padded(self) -> Tensor:
         """(N, max_faces, 3), the faces as a batch with rows of -1 at the end; may be wider when it was given."""
         if self.num_meshes == 0:
             return torch.zeros((0, 0, 3), dtype=torch.int64, device=self.device)
         return list_to_padded(self.faces_list, (self.max_faces, 3), pad_value=-1, equisized=self.equisized)
 
-    @cached_property
+    @computed
     def faces_packed(self) -> Tensor:
         """(F, 3), indices into the packed vertices."""
         if self.num_meshes == 0:
@@ -231,17 +238,17 @@ class Topology:
         first = self.mesh_to_verts_packed_first_idx[self.faces_packed_to_mesh_idx]
         return torch.cat(self.faces_list) + first[:, None]
 
-    @cached_property
+    @computed
     def num_verts_per_mesh(self) -> Tensor:
         """(N,) the numbers of vertices."""
         return self._index_tensor(self.num_verts)
 
-    @cached_property
+    @computed
     def num_faces_per_mesh(self) -> Tensor:
         """(N,) the numbers of faces."""
         return self._index_tensor(self.num_faces)
 
-    @cached_property
+    @computed
     def valid(self) -> Tensor:
         """(N,) bool, meshes that have both vertices and faces."""
         flags = [v > 0 and f > 0 for v, f in zip(self.num_verts, self.num_faces, strict=True)]
@@ -252,27 +259,27 @@ class Topology:
         """Whether no mesh has both vertices and faces."""
         return not any(v > 0 and f > 0 for v, f in zip(self.num_verts, self.num_faces, strict=True))
 
-    @cached_property
+    @computed
     def mesh_to_verts_packed_first_idx(self) -> Tensor:
         """(N,) the first packed vertex of each mesh."""
         return self._index_tensor([0, *accumulate(self.num_verts)][: self.num_meshes])
 
-    @cached_property
+    @computed
     def mesh_to_faces_packed_first_idx(self) -> Tensor:
         """(N,) the first packed face of each mesh."""
         return self._index_tensor([0, *accumulate(self.num_faces)][: self.num_meshes])
 
-    @cached_property
+    @computed
     def verts_packed_to_mesh_idx(self) -> Tensor:
         """(V,) the mesh of each packed vertex."""
         return self._mesh_of_row(self.num_verts_per_mesh, self.total_verts)
 
-    @cached_property
+    @computed
     def faces_packed_to_mesh_idx(self) -> Tensor:
         """(F,) the mesh of each packed face."""
         return self._mesh_of_row(self.num_faces_per_mesh, self.total_faces)
 
-    @cached_property
+    @computed
     def verts_padded_to_packed_idx(self) -> Tensor:
         """(V,) rows of the flattened padded vertices."""
         rows = torch.arange(self.total_verts, device=self.device)
@@ -289,72 +296,72 @@ class Topology:
 
     # Edges. The half-edge k * F + f is the edge opposite to corner k of face f.
 
-    @cached_property
+    @computed
     def _half_edges(self) -> tuple[Tensor, Tensor, Tensor]:
         """Half-edges grouped by edge (3F,), the edge of each half-edge (3F,), where each edge starts (E + 1,)."""
         order, edge, first, edges = _edges_of(self.faces_packed, self.total_verts)
         self.__dict__["edges_packed"] = edges
         return order, edge, first
 
-    @cached_property
+    @computed
     def edges_packed(self) -> Tensor:
         """(E, 2) unique undirected edges, v0 <= v1, rows in lexicographic order (the order of PyTorch3D)."""
         _ = self._half_edges
         edges: Tensor = self.__dict__["edges_packed"]
         return edges
 
-    @cached_property
+    @computed
     def faces_to_edges(self) -> Tensor:
         """(F, 3), column k is the edge opposite to corner k of the face."""
         return self._half_edges[1].reshape(3, self.total_faces).t()
 
-    @cached_property
+    @computed
     def edges_packed_to_mesh_idx(self) -> Tensor:
         """(E,) the mesh of each edge."""
         return self.verts_packed_to_mesh_idx[self.edges_packed[:, 0]]
 
-    @cached_property
+    @computed
     def num_edges_per_mesh(self) -> Tensor:
         """(N,) the numbers of edges."""
         return torch.bincount(self.edges_packed_to_mesh_idx, minlength=self.num_meshes)
 
-    @cached_property
+    @computed
     def num_edges_per_mesh_int32(self) -> Tensor:
         """(N,) int32, what `Meshes.num_edges_per_mesh` returns."""
         return self.num_edges_per_mesh.to(torch.int32)
 
-    @cached_property
+    @computed
     def mesh_to_edges_packed_first_idx(self) -> Tensor:
         """(N,) the first edge of each mesh."""
         return self.num_edges_per_mesh.cumsum(0) - self.num_edges_per_mesh
 
     # Faces at an edge
 
-    @cached_property
+    @computed
     def edge_faces_offsets(self) -> Tensor:
         """(E + 1,) CSR offsets into `edge_faces_indices`."""
         _, _, first = self._half_edges
         return first
 
-    @cached_property
+    @computed
     def edge_faces_indices(self) -> Tensor:
         """(3F,) the faces that contain each edge."""
         order, _, _ = self._half_edges
         return order % max(self.total_faces, 1)
 
-    @cached_property
+    @computed
     def edge_half_edges(self) -> Tensor:
         """(3F,) beside each face f of `edge_faces_indices`, k * F + f: the edge is opposite to its corner k."""
         order, _, _ = self._half_edges
         return order
 
-    @cached_property
+    @computed
     def edge_faces_opposite(self) -> Tensor:
         """(3F,) beside each entry of `edge_faces_indices`, the vertex of that face that is not on the edge."""
         order, _, _ = self._half_edges
         return self.faces_packed.t().reshape(-1)[order]
 
-    @cached_property
+    @computed
     def _face_pairs(self) -> tuple[Tensor, Tensor]:
         """Rows of `edge_faces_indices`, (first (Q,), second (Q,)), of every two faces on one edge."""
         order, edge_of, first = self._half_edges
@@ -366,7 +373,7 @@ class Topology:
         nth_partner = torch.arange(len(second), device=self.device) - pairs_before[second]
         return first[edge[second]] + nth_partner, second
 
-    @cached_property
+    @computed
     def normal_consistency_pairs(self) -> Tensor:
         """(Q, 4), for every two faces on one edge: the edge v0, v1 and the opposite vertices a, b of the faces.
 
@@ -377,39 +384,39 @@ class Topology:
         opposite = self.edge_faces_opposite
         return torch.cat([edge, opposite[i, None], opposite[j, None]], dim=1)
 
-    @cached_property
+    @computed
     def normal_consistency_edge_idx(self) -> Tensor:
         """(Q,) the edge of each pair of faces."""
         order, edge_of, _ = self._half_edges
         return edge_of[order[self._face_pairs[1]]]
 
-    @cached_property
+    @computed
     def normal_consistency_mesh_idx(self) -> Tensor:
         """(Q,) the mesh of each pair of faces."""
         return self.edges_packed_to_mesh_idx[self.normal_consistency_edge_idx]
 
     # Neighbours of a vertex
 
-    @cached_property
+    @computed
     def vert_neighbors_indices(self) -> Tensor:
         """(2E,) the neighbours of each vertex, ascending."""
         offsets, neighbors, edges = _neighbors_of(self.edges_packed, self.total_verts)
         self.__dict__["vert_neighbors_offsets"], self.__dict__["vert_neighbors_edges"] = offsets, edges
         return neighbors
 
-    @cached_property
+    @computed
     def vert_neighbors_edges(self) -> Tensor:
         """(2E,) beside each entry of `vert_neighbors_indices`, the edge to it."""
         _ = self.vert_neighbors_indices
         edges: Tensor = self.__dict__["vert_neighbors_edges"]
         return edges
 
-    @cached_property
+    @computed
     def vert_degrees(self) -> Tensor:
         """(V,) the number of neighbours of each vertex."""
         return self.vert_neighbors_offsets.diff()
 
-    @cached_property
+    @computed
     def vert_neighbors_offsets(self) -> Tensor:
         """(V + 1,) CSR offsets into `vert_neighbors_indices`."""
         _ = self.vert_neighbors_indices
@@ -435,27 +442,27 @@ class Topology:
 
     # Faces at a vertex
 
-    @cached_property
+    @computed
     def _corners_by_vertex(self) -> tuple[Tensor, Tensor]:
         """Corners 3 * f + k, grouped by the vertex they touch: where each vertex begins (V + 1,), corners (3F,)."""
         return grouped(self.faces_packed.reshape(-1), self.total_verts)
 
-    @cached_property
+    @computed
     def vert_faces_offsets(self) -> Tensor:
         """(V + 1,) CSR offsets into `vert_faces_indices` and `vert_faces_corners`."""
         return self._corners_by_vertex[0]
 
-    @cached_property
+    @computed
     def vert_corners(self) -> Tensor:
         """(3F,) beside each entry of `vert_faces_indices`, 3 * f + k: the vertex is corner k of that face f."""
         return self._corners_by_vertex[1]
 
-    @cached_property
+    @computed
     def vert_faces_indices(self) -> Tensor:
         """(3F,) the faces at each vertex, ascending."""
         return torch.div(self._corners_by_vertex[1], 3, rounding_mode="floor")
 
-    @cached_property
+    @computed
     def vert_faces_corners(self) -> Tensor:
         """(3F,) which corner (0, 1, 2) of the face beside it in `vert_faces_indices` the vertex is."""
         return self._corners_by_vertex[1] % 3

@@ -9,14 +9,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from recon_engine._compile import is_traced
+
 _SMALLER_TRIANGLE = (3, 4, 0)
 _QUADRILATERAL = ((3, 1, 4), (4, 1, 2))
 """Corners of the pieces: 0 is the vertex alone on its side, 1 and 2 follow it, 3 cuts edge 0-1 and 4 edge 0-2."""
 
 
 def look_is_free(tensor: Tensor) -> bool:
-    """Whether values of the tensor can be read without waiting for a device."""
-    return tensor.device.type == "cpu"
+    """Whether values of the tensor can be read: on the CPU and not traced, where nothing waits for them."""
+    return tensor.device.type == "cpu" and not is_traced()
 
 
 class ClippedFaces:

@@ -134,7 +134,7 @@ class MeshRasterizer(nn.Module):
                 f"Wrong number ({len(cameras)}) of cameras for {len(meshes_world)} meshes: give one, or one for each; "
                 "meshes.extend(N) repeats every mesh for N cameras"
             )
-        R = kwargs.get("R", getattr(cameras, "R", None))
+        R = kwargs["R"] if "R" in kwargs else getattr(cameras, "R", None)
         if isinstance(R, Tensor) and R.device != meshes_world.device:
             raise ValueError(
                 f"cameras must be on the device of the meshes, {meshes_world.device}, got {R.device}: "

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .clip import look_is_free
 from .textures import TexturesVertex
 
 _SPARSE = 0.5  # on a CPU only fragments with a face are lit when they are fewer than this part of all
@@ -126,8 +127,8 @@ def phong_shading(meshes: Any, fragments: Any, lights: Any, cameras: Any, materi
     """
     # Batches that do not match are refused where they are broadcast.
     is_matching = all(len(properties) in (1, len(meshes)) for properties in (lights, cameras, materials))
-    # Finding the fragments that show a face would wait for a GPU.
-    if not is_matching or fragments.pix_to_face.is_cuda:
+    # Finding the fragments that show a face would wait for a GPU, and cannot be traced.
+    if not is_matching or not look_is_free(fragments.pix_to_face):
         return _phong_shading_with_pixels(meshes, fragments, lights, cameras, materials, texels)[0]
     shown = (fragments.pix_to_face.reshape(-1) >= 0).nonzero()[:, 0]
     if len(shown) >= _SPARSE * fragments.pix_to_face.numel():

@@ -93,7 +93,7 @@ class PointsRasterizer(nn.Module):
                 "point_clouds.extend(N) repeats every cloud for N cameras"
             )
         points = point_clouds.points_padded()
-        R = kwargs.get("R", getattr(cameras, "R", None))
+        R = kwargs["R"] if "R" in kwargs else getattr(cameras, "R", None)
         if isinstance(R, Tensor) and R.device != points.device:
             raise ValueError(
                 f"cameras must be on the device of the points, {points.device}, got {R.device}: "
