@@ -242,14 +242,16 @@ def test_textures_elsewhere_and_in_gradients_are_not_looked_at(never_waits):
 
 def test_uv_outside_of_the_map_is_padding():
     maps = torch.rand(1, 4, 4, 3)
-    pixels = SimpleNamespace(
-        pix_to_face=torch.zeros(1, 1, 1, 1, dtype=torch.int64), bary_coords=torch.ones(1, 1, 1, 1, 3) / 3
-    )
     for where, corner in ((9.0, maps[0, 0, 3]), (-9.0, maps[0, 3, 0])):
         texture = uv(maps, verts_uvs=torch.full((1, 4, 2), where))
-        torch.testing.assert_close(texture.sample_textures(pixels)[0, 0, 0, 0], corner)
+        torch.testing.assert_close(texture.sample_textures(PIXEL)[0, 0, 0, 0], corner)
     zeros = uv(maps, verts_uvs=torch.full((1, 4, 2), 9.0), padding_mode="zeros")
-    assert (zeros.sample_textures(pixels) == 0).all()
+    assert (zeros.sample_textures(PIXEL) == 0).all()
+
+
+PIXEL = SimpleNamespace(
+    pix_to_face=torch.zeros(1, 1, 1, 1, dtype=torch.int64), bary_coords=torch.ones(1, 1, 1, 1, 3) / 3
+)
 
 
 @pytest.mark.parametrize(
@@ -263,6 +265,21 @@ def test_uv_outside_of_the_map_is_padding():
             {"maps": torch.rand(1, 2, 4, 4, 3), "maps_ids": torch.tensor([[0, 2]])},
             "maps_ids must index the 2 maps of mesh 0, got 0 to 2",
         ),
+    ],
+)
+def test_indices_are_checked_where_they_are_used(options, message):
+    """As in PyTorch3D, a texture that shows nothing may hold any; and what is made of it is no better."""
+    texture = uv(**options)
+    for one in (texture, texture[0], texture.extend(2), texture.clone(), texture.join_batch([])):
+        with pytest.raises(ValueError, match=message):
+            one.sample_textures(PIXEL)
+        with pytest.raises(ValueError, match=message):
+            one.faces_verts_textures_packed()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
         ({"padding_mode": "edge"}, "padding_mode must be one of zeros, border, reflection, got 'edge'"),
         ({"sampling_mode": "bicubic"}, "sampling_mode must be one of bilinear, nearest, got 'bicubic'"),
         ({"maps": torch.rand(2, 4, 4, 3)}, "maps and faces_uvs must have the same batch dimension: 2 and 1"),

@@ -110,6 +110,27 @@ def test_extend_clone_detach_join_and_submeshes(kind):
     torch.testing.assert_close(part.sample_textures(shifted), expected)
 
 
+def test_lists_under_the_names_that_pytorch3d_keeps_them():
+    """Programs read them; here they are views of the padded tensor, so that a change of it shows in them."""
+    features, atlas = torch.rand(2, 4, 3), torch.rand(2, 3, 2, 2, 3)
+    vertex, squares = TexturesVertex(features), TexturesAtlas(atlas)
+    image = TexturesUV(torch.rand(2, 4, 4, 3), torch.zeros(2, 3, 3, dtype=torch.int64), torch.rand(2, 4, 2))
+    vertex._num_verts_per_mesh = squares._num_faces_per_mesh = image._num_faces_per_mesh = [2, 3]
+    for texture, name, lengths in (
+        (vertex, "verts_features", [2, 3]),
+        (squares, "atlas", [2, 3]),
+        (image, "faces_uvs", [2, 3]),
+        (image, "verts_uvs", [4, 4]),
+    ):
+        for one in (texture, texture.clone(), texture.detach()):
+            rows = getattr(one, f"_{name}_list")
+            assert [len(row) for row in rows] == lengths
+            getattr(one, f"_{name}_padded")[1, 0] = 7
+            assert (rows[1][0] == 7).all()
+            assert [len(row) for row in getattr(one, f"{name}_list")()] == lengths
+    assert image._maps_ids_list is image.maps_ids_list() is None
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients(kind):
     texture = ragged_textures()[kind]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ._textures_base import (
+    ListOf,
     TexturesBase,
     check_finite,
     check_floating,
@@ -17,7 +18,6 @@ from ._textures_base import (
     pad,
     repeat_list,
     rows_of,
-    unpad,
 )
 from .clip import look_is_free
 
@@ -28,6 +28,9 @@ class TexturesAtlas(TexturesBase):
     References:
         Liu et al., Soft Rasterizer: A Differentiable Renderer for Image-based 3D Reasoning, ICCV 2019.
     """
+
+    _atlas_list = ListOf("_atlas_padded", "_num_faces_per_mesh")
+    _atlas_padded: Tensor | None
 
     def __init__(self, atlas: Tensor | Sequence[Tensor]) -> None:
         """Store the atlas.
@@ -50,8 +53,8 @@ class TexturesAtlas(TexturesBase):
                 raise ValueError(
                     "Expected atlas to be a list of tensors of shape (F, R, R, C) with the same value of R."
                 )
-            self._atlas_list: list[Tensor] | None = list(atlas)
-            self._atlas_padded: Tensor | None = None
+            self._atlas_list = list(atlas)
+            self._atlas_padded = None
             self.device = atlas[0].device if atlas else torch.device("cpu")
             self._num_faces_per_mesh = [len(item) for item in atlas]
         elif isinstance(atlas, Tensor):
@@ -82,9 +85,7 @@ class TexturesAtlas(TexturesBase):
 
     def atlas_list(self) -> list[Tensor]:
         """The atlas as N tensors (F_i, R, R, C)."""
-        if self._atlas_list is not None:
-            return self._atlas_list
-        return unpad(self.atlas_padded(), self._num_faces_per_mesh)
+        return self._atlas_list or []
 
     def atlas_packed(self) -> Tensor:
         """The atlas as (sum of F_i, R, R, C)."""

@@ -83,6 +83,35 @@ class TexturesBase:
         raise NotImplementedError(f"{type(self).__name__} cannot be indexed")
 
 
+class ListOf:
+    """An attribute that is a list of tensors: as it was stored, or else the rows of a padded tensor, as views.
+
+    PyTorch3D keeps the list that it made of a padded tensor under such a name. Here it is made anew when it is asked
+    for, so that no copy of the texture has values of its own in it.
+    """
+
+    def __init__(self, padded: str, lengths: str | None = None) -> None:
+        """Name the attributes that hold the padded tensor and the lengths of its rows; all of them where it is None."""
+        self._padded, self._lengths = padded, lengths
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        """Called with the name of the attribute."""
+        self._name = name
+
+    def __get__(self, textures: Any, owner: type) -> Any:
+        """The list, or None where the texture has none of it."""
+        if textures is None:
+            return self
+        stored, padded = textures.__dict__.get(self._name), textures.__dict__.get(self._padded)
+        if stored is not None or padded is None:
+            return stored
+        return list(padded.unbind(0)) if self._lengths is None else unpad(padded, getattr(textures, self._lengths))
+
+    def __set__(self, textures: Any, value: list[Tensor] | None) -> None:
+        """Store a list, or None for the rows of the padded tensor."""
+        textures.__dict__[self._name] = value
+
+
 def check_finite(name: str, values: Tensor | Sequence[Tensor]) -> None:
     """Raise ValueError for a NaN or an infinity, which would spread over images and gradients.
 

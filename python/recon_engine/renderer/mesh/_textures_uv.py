@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._textures_base import (
+    ListOf,
     TexturesBase,
     check_finite,
     check_floating,
@@ -35,8 +36,12 @@ class TexturesUV(TexturesBase):
 
     sampling_mode: str = "bilinear"
     # One image for each mesh, as in pickles of versions that knew no other.
-    _maps_ids_list: list[Tensor] | None = None
     _maps_ids_padded: Tensor | None = None
+    _maps_ids_list = ListOf("_maps_ids_padded", "_num_faces_per_mesh")
+    _faces_uvs_list = ListOf("_faces_uvs_padded", "_num_faces_per_mesh")
+    _verts_uvs_list = ListOf("_verts_uvs_padded")
+    # Textures that show nothing may hold any indices, as in PyTorch3D.
+    _indices_are_checked = False
 
     def __init__(
         self,
@@ -62,17 +67,15 @@ class TexturesUV(TexturesBase):
             sampling_mode: "bilinear" or "nearest".
 
         Raises:
-            ValueError: shapes, batch sizes, channels, devices, modes or dtypes that do not fit; on the CPU also indices
-                that are out of range, and a NaN or an infinity in the images or the uv coordinates.
+            ValueError: shapes, batch sizes, channels, devices or modes that do not fit; on the CPU also a NaN or an
+                infinity in the images or the uv coordinates. Indices that are no integers or, on the CPU, out of range
+                raise it when the texture is first looked up.
         """
         self._fill(
             maps, faces_uvs, verts_uvs, maps_ids, padding_mode, align_corners=align_corners, sampling_mode=sampling_mode
         )
         check_finite("maps", maps)
         check_finite("verts_uvs", verts_uvs)
-        check_indices("faces_uvs", faces_uvs, [len(uvs) for uvs in verts_uvs], "verts_uvs")
-        if maps_ids is not None:
-            check_indices("maps_ids", maps_ids, [len(images) for images in maps], "maps")
 
     def _fill(
         self,
@@ -150,6 +153,7 @@ class TexturesUV(TexturesBase):
         """A texture of this class whose values come from checked ones."""
         new = object.__new__(type(self))
         new._fill(maps, faces_uvs, verts_uvs, maps_ids, **self._options())
+        new._indices_are_checked = self._indices_are_checked
         return new
 
     def faces_uvs_padded(self) -> Tensor:
@@ -162,9 +166,7 @@ class TexturesUV(TexturesBase):
 
     def faces_uvs_list(self) -> list[Tensor]:
         """N tensors (F_i, 3)."""
-        if self._faces_uvs_list is not None:
-            return self._faces_uvs_list
-        return unpad(self.faces_uvs_padded(), self._num_faces_per_mesh)
+        return self._faces_uvs_list or []
 
     def verts_uvs_padded(self) -> Tensor:
         """(N, max V_i, 2), padded with zeros."""
@@ -176,7 +178,7 @@ class TexturesUV(TexturesBase):
 
     def verts_uvs_list(self) -> list[Tensor]:
         """N tensors (V_i, 2). Their number need not be that of the mesh's vertices."""
-        return self._verts_uvs_list if self._verts_uvs_list is not None else list(self.verts_uvs_padded().unbind(0))
+        return self._verts_uvs_list or []
 
     def maps_ids_padded(self) -> Tensor | None:
         """(N, max F_i) int64, padded with zeros; None with one image for each mesh."""
@@ -187,9 +189,7 @@ class TexturesUV(TexturesBase):
 
     def maps_ids_list(self) -> list[Tensor] | None:
         """N tensors (F_i,); None with one image for each mesh."""
-        if self._maps_ids_list is not None or self._maps_ids_padded is None:
-            return self._maps_ids_list
-        return unpad(self._maps_ids_padded, self._num_faces_per_mesh)
+        return self._maps_ids_list
 
     def maps_padded(self) -> Tensor:
         """(N, H, W, C), or (N, M, H, W, C) with several images for each mesh."""
@@ -200,7 +200,7 @@ class TexturesUV(TexturesBase):
         return self._maps_list if self._maps_list is not None else list(self._maps_padded.unbind(0))
 
     def _has_several_maps(self) -> bool:
-        return self._maps_ids_list is not None or self._maps_ids_padded is not None
+        return self._maps_ids_list is not None
 
     def __getitem__(self, index: Any) -> TexturesUV:
         """The textures of the meshes at `index`."""
@@ -229,10 +229,20 @@ class TexturesUV(TexturesBase):
 
     def _corner_uvs_packed(self) -> Tensor:
         """The uv coordinates of the vertices of each face, (sum of F_i, 3, 2)."""
-        corners = [uvs[faces] for uvs, faces in zip(self.verts_uvs_list(), self.faces_uvs_list(), strict=True)]
+        corners = self._corner_uvs_list()
         if not corners:
             return torch.zeros((0, 3, 2), device=self.device)
         return corners[0] if len(corners) == 1 else torch.cat(corners)
+
+    def _corner_uvs_list(self) -> list[Tensor]:
+        """The same as N tensors (F_i, 3, 2). Everything that looks up an image asks for this or the former first."""
+        faces, verts, ids = self.faces_uvs_list(), self.verts_uvs_list(), self.maps_ids_list()
+        if not self._indices_are_checked:
+            check_indices("faces_uvs", faces, [len(uvs) for uvs in verts], "verts_uvs")
+            if ids is not None:
+                check_indices("maps_ids", ids, [len(images) for images in self.maps_list()], "maps")
+            self._indices_are_checked = True
+        return [uvs[of_mesh] for uvs, of_mesh in zip(verts, faces, strict=True)]
 
     def _sample(self, uv: Tensor, map_of_uv: Tensor | None) -> Tensor:
         """Sample the images at uv (N, A, B, D, 2), from the image map_of_uv (N, A, B, D); returns (N, A, B, D, C)."""
@@ -280,7 +290,7 @@ class TexturesUV(TexturesBase):
         """The texture at the three vertices of each face, (sum of F_i, 3, C); `faces_packed` is not used."""
         if self.isempty():
             return torch.zeros((0, 3, self.maps_padded().shape[-1]), device=self.device)
-        corners = [uvs[faces] for uvs, faces in zip(self.verts_uvs_list(), self.faces_uvs_list(), strict=True)]
+        corners = self._corner_uvs_list()
         uv = pad(corners)[:, :, :, None, :]
         ids = self.maps_ids_list()
         map_of_uv = None if ids is None else pad(ids)[:, :, None, None].expand(uv.shape[:-1])
@@ -298,12 +308,14 @@ class TexturesUV(TexturesBase):
         ids = [texture.maps_ids_list() for texture in joined]
         if any((one is None) != (ids[0] is None) for one in ids):
             raise ValueError("Textures with one and with several maps cannot be joined in one batch")
-        return self._derived(
+        batch = self._derived(
             maps=[item for texture in joined for item in texture.maps_list()],
             faces_uvs=[item for texture in joined for item in texture.faces_uvs_list()],
             verts_uvs=[item for texture in joined for item in texture.verts_uvs_list()],
             maps_ids=None if ids[0] is None else [item for one in ids if one is not None for item in one],
         )
+        batch._indices_are_checked = all(texture._indices_are_checked for texture in joined)
+        return batch
 
     def join_scene(self) -> TexturesUV:
         """The textures of the whole batch as that of one mesh, with all images side by side in one.

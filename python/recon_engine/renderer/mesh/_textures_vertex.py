@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ._textures_base import (
+    ListOf,
     TexturesBase,
     check_finite,
     check_floating,
@@ -17,12 +18,14 @@ from ._textures_base import (
     pad,
     repeat_list,
     rows_of,
-    unpad,
 )
 
 
 class TexturesVertex(TexturesBase):
     """A feature vector on each vertex, interpolated over the faces."""
+
+    _verts_features_list = ListOf("_verts_features_padded", "_num_verts_per_mesh")
+    _verts_features_padded: Tensor | None
 
     def __init__(self, verts_features: Tensor | Sequence[Tensor]) -> None:
         """Store the features.
@@ -40,8 +43,8 @@ class TexturesVertex(TexturesBase):
         if isinstance(verts_features, (tuple, list)):
             if not all(isinstance(item, Tensor) and item.ndim == 2 for item in verts_features):
                 raise ValueError("Expected verts_features to be a list of tensors of shape (V, C).")
-            self._verts_features_list: list[Tensor] | None = list(verts_features)
-            self._verts_features_padded: Tensor | None = None
+            self._verts_features_list = list(verts_features)
+            self._verts_features_padded = None
             self.device = verts_features[0].device if verts_features else torch.device("cpu")
             self._num_verts_per_mesh = [len(item) for item in verts_features]
         elif isinstance(verts_features, Tensor):
@@ -77,9 +80,7 @@ class TexturesVertex(TexturesBase):
 
     def verts_features_list(self) -> list[Tensor]:
         """The features as N tensors (V_i, C)."""
-        if self._verts_features_list is not None:
-            return self._verts_features_list
-        return unpad(self.verts_features_padded(), self._num_verts_per_mesh)
+        return self._verts_features_list or []
 
     def verts_features_packed(self) -> Tensor:
         """The features as (sum of V_i, C)."""
