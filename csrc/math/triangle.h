@@ -175,6 +175,11 @@ RECON_HD Vec3<T> closest_point(const Vec3<T>* corners, T smallest, T* weights) {
   }
   weights[order[0]] = T(1) - best.weight[0] - best.weight[1];
   weights[order[1]] = best.weight[0];
+  if constexpr (H == 2) {
+    // The ends of an edge without length share it, whatever their order.
+    const Vec3<T> ab = corners[1] - corners[0];
+    if (!(dot(ab, ab) > T(0))) weights[0] = weights[1] = T(0.5);
+  }
   return best.at;
 }
 

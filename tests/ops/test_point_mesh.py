@@ -68,6 +68,16 @@ def test_gradcheck(H, from_points, device):
     assert torch.autograd.gradcheck(lambda p, s: _search(p, s, from_points=from_points)[0], (points, simplices))
 
 
+@pytest.mark.parametrize("from_points", [True, False])
+def test_the_ends_of_an_edge_without_length_share_its_gradient(from_points, device):
+    point = torch.tensor([[1.0, 2.0, 3.0]], device=device, requires_grad=True)
+    edge = torch.tensor([[[0.5, 0.0, 0.0], [0.5, 0.0, 0.0]]], device=device, requires_grad=True)
+    _search(point, edge, from_points=from_points)[0].sum().backward()
+    half = torch.tensor([-0.5, -2.0, -3.0], device=device)
+    torch.testing.assert_close(point.grad[0], -2 * half)
+    torch.testing.assert_close(edge.grad[0], torch.stack([half, half]))
+
+
 def _by_hand(point, triangle):
     """Christer Ericson's regions (Real-Time Collision Detection, 2005), another way to the same distance."""
     a, b, c = triangle

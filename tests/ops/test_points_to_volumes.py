@@ -101,6 +101,19 @@ def test_one_point_in_the_middle_of_a_voxel():
         torch.testing.assert_close(features, 7 * expected.expand(1, 2, D, H, W))
 
 
+@pytest.mark.parametrize(
+    ("align", "place", "size"), [(True, (-0.2, 0.2, -0.2), (6, 6, 11)), (False, (-0.3, 0.4, -0.4), (5, 5, 10))]
+)
+def test_a_point_on_a_voxel_but_for_the_rounding_of_its_coordinates_votes_for_that_one_alone(align, place, size):
+    """As `grid_sample` reads it: the nearest numbers of float32 stand for tenths."""
+    _, densities = add_points(
+        torch.tensor([[place]]), torch.ones(1, 1, 1), torch.zeros(1, 1, *size), None, align_corners=align
+    )
+    expected = torch.zeros(1, 1, *size)
+    expected[(0, 0, *((2, 3, 4) if align else (1, 3, 3)))] = 1
+    assert (densities == expected).all()
+
+
 @pytest.mark.parametrize("align", [True, False])
 def test_votes_at_both_borders_are_shares(align):
     """A point beyond the last voxel gives a part of its vote; PyTorch3D gives 1.4 and -0.4 at the lower border."""

@@ -60,12 +60,13 @@ RECON_HD bool find_place(const Votes<T>& v, int64_t n, int64_t i, Place<T>& plac
   if (!v.counts(n, i)) return false;
   for (int axis = 0; axis < 3; ++axis) {
     const int64_t grid = v.grid(n, axis);
-    const double p = (static_cast<double>(v.points[3 * (n * v.P + i) + 2 - axis]) + 1) * 0.5;
-    const double at = v.align_corners ? p * (grid - 1) : p * grid - 0.5;
-    const double first = v.trilinear ? std::floor(at) : std::round(at);
-    if (!(first >= (v.trilinear ? -1 : 0) && first < grid)) return false;
+    // Rounded as in grid_sample: what lies on a voxel up to the rounding of its coordinates votes for that one alone.
+    const T p = (v.points[3 * (n * v.P + i) + 2 - axis] + T(1)) * T(0.5);
+    const T at = v.align_corners ? p * T(grid - 1) : p * T(grid) - T(0.5);
+    const T first = v.trilinear ? std::floor(at) : std::round(at);
+    if (!(first >= T(v.trilinear ? -1 : 0) && first < T(grid))) return false;
     place.first[axis] = static_cast<int32_t>(first);
-    place.up[axis] = v.trilinear ? static_cast<T>(at - first) : T(0);
+    place.up[axis] = v.trilinear ? at - first : T(0);
   }
   return true;
 }

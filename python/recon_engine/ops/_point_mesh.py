@@ -62,7 +62,9 @@ def closest_weights(corners: Tensor, min_area: float = 0.0) -> Tensor:
         (..., 2) or (..., 3) weights, not negative, of sum 1. Differentiable, also where they are on the border.
     """
     if corners.shape[-2] == 2:
-        part = _part_of_edge(corners[..., 0, :], corners[..., 1, :])
+        a, b = corners.unbind(-2)
+        # The ends of an edge without length share it, whatever their order.
+        part = torch.where((b - a).square().sum(-1) > 0, _part_of_edge(a, b), 0.5)
         return torch.stack([1 - part, part], -1)
     a, b, c = corners.unbind(-2)
     zero = torch.zeros_like(a[..., 0])
