@@ -97,6 +97,41 @@ def test_volume_and_nerf(tmp_path, cube, capsys, command, file):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cube.obj", "out"]
 
 
+POSE = ["--fast", "--image-size", "32", "--iters", "4", "--spacing", "40"]
+
+
+def test_pose_of_rendered_pictures(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["pose", *POSE, "--frames", "2", "--texture"]) == 0
+    assert f"report: {tmp_path / 'recon-pose' / 'report.html'}" in capsys.readouterr().out
+    metrics = json.loads((tmp_path / "recon-pose" / "metrics.json").read_text())
+    assert metrics["source"] == "the built-in building"
+    assert metrics["settings"]["weight_texture"] == 0.1
+    assert len(metrics["cameras"]) == 2
+    assert metrics["error_degrees_max"] >= 0
+    assert [path.name for path in tmp_path.iterdir()] == ["recon-pose"]
+
+
+def test_pose_of_pictures(tmp_path, cube, photographs):
+    out = tmp_path / "out"
+    options = ["--obj", str(cube), "--images", str(photographs), "--off-center", "--fov", "40", "--out", str(out)]
+    assert main(["pose", *POSE, *options]) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert [camera["picture"] for camera in metrics["cameras"]] == ["0.png", "1.png", "2.png"]
+    assert metrics["settings"]["fov"] == 40
+    assert not metrics["settings"]["centered"]
+    assert "error_degrees_max" not in metrics
+
+
+def test_pose_from_a_start(tmp_path, cube):
+    out = tmp_path / "out"
+    options = ["--preset", "documented", "--fast", "--image-size", "32", "--iters", "3", "--start", "4", "5", "6"]
+    assert main(["pose", "--obj", str(cube), *options, "--out", str(out)]) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["settings"]["start"] == [4, 5, 6]
+    assert not metrics["cameras"][0]["searched"]
+
+
 def test_a_file_of_another_run_is_no_checkpoint(tmp_path, cube, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command = ["volume", "--obj", str(cube), *FIELD]
@@ -160,6 +195,17 @@ def run_bad(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["nerf", "--out", "PHOTOS", "--overwrite"], "holds no results of an earlier run"),
         (["nerf", "--lr", "0"], "learning_rate must be above 0, got 0.0"),
         (["nerf", "--device", "abacus"], "--device abacus cannot be used"),
+        (["pose", "--masks", "PHOTOS"], "--masks goes with --images"),
+        (["pose", "--obj", "CUBE", "--images", "PHOTOS", "--frames", "2"], "--frames goes without --images"),
+        (["pose", "--images", "PHOTOS"], "--images needs --obj MESH: what the pictures show"),
+        (["pose", "--obj", "CUBE", "--images", "missing"], "the pictures missing do not exist"),
+        (["pose", "--obj", "CUBE", "--images", "PHOTOS", "--masks", "missing"], "the masks missing do not exist"),
+        (["pose", "--obj", "CUBE", "--images", "ANGLES"], "angles.csv cannot be read"),
+        (["pose", "--obj", "POINTS"], "2 vertices but no faces: a mesh is needed"),
+        (["pose", "--frames", "0"], "frames must be 1 or more, got 0"),
+        (["pose", "--start", "0", "0", "0"], "start must not be the point that the camera looks at"),
+        (["pose", "--fov", "0"], "fov must be between 0 and 180 degrees, got 0"),
+        (["pose", "--resume"], "there is no checkpoint recon-pose.checkpoint to resume from"),
     ],
 )
 def test_bad_input_is_one_line(arguments, message, tmp_path, cube, photographs, capsys, monkeypatch):
@@ -497,5 +543,5 @@ def test_module_prints_help(tmp_path):
     process = start(["--help"], tmp_path)
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
-    for command in ("build", "fit-points", "volume", "nerf", "render", "demo", "doctor"):
+    for command in ("build", "fit-points", "volume", "nerf", "pose", "render", "demo", "doctor"):
         assert command in out

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from recon_engine._extra import extra as extra
+
+_Item = TypeVar("_Item")
 
 _LOG_SECONDS = 0.25  # how often the progress bar reads the loss: reading it makes a GPU wait
 
@@ -48,6 +51,10 @@ class History:
         weights: their weights in the total, in the same order.
         iterations: how many rows are planned.
         device: where the losses are computed.
+
+    Attributes:
+        length: how many rows there are.
+        planned: how many there will be, as far as is known.
     """
 
     def __init__(
@@ -58,6 +65,7 @@ class History:
         self._used = [weight > 0 for weight in weights]
         self._rows = torch.zeros(iterations, len(self.columns), device=device)
         self.length = 0
+        self.planned = iterations
 
     def total(self, losses: Sequence[Callable[[], Tensor]]) -> Tensor:
         """Evaluate the losses, keep them as the next row, and return their weighted sum.
@@ -73,9 +81,15 @@ class History:
             with torch.set_grad_enabled(is_used):
                 values.append(loss())
         row = torch.stack(values)
+        self.record(row)
+        return torch.where(self.weights > 0, row * self.weights, 0.0).sum()
+
+    def record(self, row: Tensor) -> None:
+        """Keep losses (columns,) that were evaluated elsewhere as the next row, also beyond those that were planned."""
+        if self.length == len(self._rows):
+            self._rows = torch.cat([self._rows, self._rows.new_zeros(max(64, self.length), len(self.columns))])
         self._rows[self.length] = row.detach()
         self.length += 1
-        return torch.where(self.weights > 0, row * self.weights, 0.0).sum()
 
     def rows(self) -> Tensor:
         """(length, columns) as recorded, on the CPU."""
@@ -84,7 +98,7 @@ class History:
     def restore(self, rows: Tensor) -> None:
         """Begin with the rows of an earlier run."""
         self.length = len(rows)
-        self._rows[: self.length] = rows.to(self._rows)
+        self._rows = torch.cat([rows.to(self._rows), self._rows[self.length :]])
 
     def last(self) -> float:
         """The newest weighted sum. Waits for the device."""
@@ -153,25 +167,39 @@ class Loop:
             self._bar = extra("tqdm", "cli").tqdm(total=iterations, desc=label, **options)
 
     def __iter__(self) -> Iterator[int]:
+        return self.over(itertools.takewhile(lambda i: i < self.iterations, itertools.count(self.history.length)))
+
+    def over(self, work: Iterable[_Item]) -> Iterator[_Item]:
+        """What `work` yields, one for each iteration, until it ends by itself or Ctrl-C is pressed."""
         shown = time.perf_counter()
         began = shown - self.seconds
-        counted = self.history.length
+        done = counted = self.history.length
         try:
             with _CatchInterrupt() as interrupt:
-                for i in range(counted, self.iterations):
-                    yield i
+                for item in work:
+                    yield item
+                    done += 1
                     now = time.perf_counter()
                     self.seconds = now - began
-                    if now - shown > _LOG_SECONDS or i + 1 == self.iterations or interrupt.pressed:
-                        self._log(i + 1 - counted)
-                        counted, shown = i + 1, now
+                    if now - shown > _LOG_SECONDS or done == self.iterations or interrupt.pressed:
+                        self._log(done - counted)
+                        counted, shown = done, now
                     if interrupt.pressed:
                         self.interrupted = True
                         break
+                if done > counted:
+                    self._log(done - counted)
         finally:
             self.seconds = time.perf_counter() - began
             if self._bar is not None:
                 self._bar.close()
+
+    def extend(self, iterations: int) -> None:
+        """Plan that many more."""
+        self.iterations += iterations
+        self.history.planned = self.iterations
+        if self._bar is not None:
+            self._bar.total = self.iterations
 
     def _log(self, steps: int) -> None:
         loss = self.history.last()
