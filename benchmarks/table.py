@@ -20,6 +20,7 @@ TITLES = {
     "neighbours": "neighbours",
     "point_mesh": "points, rays, boxes and meshes",
     "mesh_ops": "mesh operators and losses",
+    "overhead": "calls on next to nothing",
 }
 
 Entry = dict[str, Any]

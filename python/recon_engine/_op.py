@@ -52,10 +52,8 @@ def empty_output(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype | None
     """
     dtype = like.dtype if dtype is None else dtype
     # Only plain tensors have memory: those that torch.compile traces with are of other classes.
-    if type(like) is Tensor and like.device.type == "cpu":
-        size = math.prod(shape) * dtype.itemsize
-        if size >= _LARGE:
-            return torch.frombuffer(_C.Pages(size), dtype=dtype).resize_(shape)
+    if type(like) is Tensor and (size := math.prod(shape) * dtype.itemsize) >= _LARGE and like.device.type == "cpu":
+        return torch.frombuffer(_C.Pages(size), dtype=dtype).resize_(shape)
     return like.new_empty(shape, dtype=dtype)
 
 
@@ -201,16 +199,15 @@ class Op:
         """The op's outputs: from the kernels, or from the reference inside `with reference():`."""
         if _use_reference:
             return self.reference(*inputs)
-        devices = [a.device.type for a in inputs if isinstance(a, Tensor)]
-        device = devices[0] if devices else "cpu"
+        tensors = [a for a in inputs if isinstance(a, Tensor)]
+        device = tensors[0].device.type if tensors else "cpu"
         if device in ("cpu", "cuda") and torch.is_autocast_enabled(device):
             inputs = tuple(a.float() if is_float(a) and a.dtype.itemsize < 4 else a for a in inputs)
-        requires = [isinstance(a, Tensor) and a.requires_grad for a in inputs]
         is_compiling = torch.compiler.is_compiling()
         if not is_compiling and (_transforms_active() or forward_ad._current_level >= 0):
             _check_plain(self.name, inputs)
-        if self._differentiable and torch.is_grad_enabled() and any(requires):
-            if any(requires[i] for i in self.constants):
+        if self._differentiable and torch.is_grad_enabled() and any([a.requires_grad for a in tensors]):  # noqa: C419
+            if any(is_float(inputs[i]) and inputs[i].requires_grad for i in self.constants):
                 with torch.autocast(device, enabled=False):
                     return self.reference(*inputs)
             return self._without_kept(self._function.apply(*inputs))

@@ -132,6 +132,12 @@ def face_areas_normals(random: Callable[..., Tensor]) -> tuple[Any, ...]:
 
 
 @_sample
+def project_points(random: Callable[..., Tensor]) -> tuple[Any, ...]:
+    matrix = random(1, 4, 4) + torch.eye(4, dtype=torch.float64)
+    return random(2, 5, 3), random(2, 3, 3), random(2, 3) + 1, matrix, 0.1
+
+
+@_sample
 def surface_points(random: Callable[..., Tensor]) -> tuple[Any, ...]:
     return *_strip(random), torch.tensor([0, 4, 4, 1]), random(4, 3)
 

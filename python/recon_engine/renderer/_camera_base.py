@@ -183,25 +183,21 @@ class CamerasBase(TensorProperties):
     def _floats(self, *values: Any) -> list[Tensor]:
         """Parameters as tensors (N,) or (1,) of the camera's dtype, promoted where one of them is wider."""
         dtype = self._dtype()
-        return [
-            value.to(torch.promote_types(dtype, value.dtype))
-            if isinstance(value, Tensor)
-            else torch.tensor(value, dtype=dtype, device=self.device)
-            for value in values
-        ]
+        tensors = [v if isinstance(v, Tensor) else torch.tensor(v, dtype=dtype, device=self.device) for v in values]
+        return [v if v.dtype == dtype else v.to(torch.promote_types(dtype, v.dtype)) for v in tensors]
 
 
 def stack_matrix(entries: Sequence[Tensor | float], N: int) -> Tensor:
     """Stack 16 numbers or tensors (N,), (1,) or () row by row into (N, 4, 4)."""
     like = next(entry for entry in entries if isinstance(entry, Tensor))
-    constants = {value: like.new_full((N,), value) for value in {e for e in entries if not isinstance(e, Tensor)}}
-    columns = [entry.expand(N) if isinstance(entry, Tensor) else constants[entry] for entry in entries]
+    constants = {e: like.new_full((N,), e) for e in {e for e in entries if isinstance(e, float)}}
+    columns = [constants[e] if isinstance(e, float) else e if e.shape == (N,) else e.expand(N) for e in entries]
     return torch.stack(columns, dim=-1).view(N, 4, 4)
 
 
 def from_calibration(K: Tensor) -> Transform3d:
     """The transform of row vectors for a K that multiplies column vectors."""
-    return Transform3d(matrix=K.transpose(1, 2).contiguous())
+    return Transform3d(matrix=K.transpose(1, 2))
 
 
 def per_camera(value: Tensor, points: Tensor) -> Tensor:

@@ -38,12 +38,13 @@ def get_world_to_view_transform(R: Tensor = DEFAULT_R, T: Tensor = DEFAULT_T) ->
 
 def check_extrinsics(R: Tensor, T: Tensor) -> None:
     """Raise ValueError unless R is (N, 3, 3) and T is (N, 3)."""
+    if T.dim() == 2 and T.shape[1] == 3 and R.shape == (T.shape[0], 3, 3):
+        return
     if T.dim() != 2 or T.shape[1] != 3:
         raise ValueError(f"Expected T to have shape (N, 3); got {tuple(T.shape)}")
     if R.dim() != 3 or R.shape[1:] != (3, 3):
         raise ValueError(f"Expected R to have shape (N, 3, 3); got {tuple(R.shape)}")
-    if T.shape[0] != R.shape[0]:
-        raise ValueError(f"Expected R, T to have the same batch dimension; got {R.shape[0]}, {T.shape[0]}")
+    raise ValueError(f"Expected R, T to have the same batch dimension; got {R.shape[0]}, {T.shape[0]}")
 
 
 def camera_position_from_spherical_angles(

@@ -63,7 +63,7 @@ class Transform3d:
             raise ValueError(
                 f'"matrix" has to be a tensor of shape (minibatch, 4, 4) or (4, 4), got {tuple(matrix.shape)}.'
             )
-        self._set(matrix.reshape(-1, 4, 4))
+        self._set(matrix if matrix.ndim == 3 else matrix[None])
 
     def _set(self, matrix: Tensor, is_affine: bool = False, form: type[Transform3d] | None = None) -> None:
         self._matrix = matrix
@@ -153,7 +153,7 @@ class Transform3d:
 
     def get_matrix(self) -> Tensor:
         """The composed matrices for row vectors, (N, 4, 4), in new memory."""
-        return self._product() if self._transforms else self._matrix.clone()
+        return self._product() if self._transforms else self._matrix.clone(memory_format=torch.contiguous_format)
 
     def get_se3_log(self, eps: float = 1e-4, cos_bound: float = 1e-4) -> Tensor:
         """The logarithms of rigid motions, (N, 6); see `se3_log_map`.

@@ -217,7 +217,8 @@ def reaches_behind(verts: Tensor, z_clip_value: float | Tensor | None) -> bool:
     """Whether a vertex lies in front of no clipping plane. Synchronises on CUDA when there is a plane."""
     if z_clip_value is None or verts.shape[0] == 0:
         return False
-    return bool((verts.detach()[:, 2] < z_clip_value).any())
+    # Of NaN the minimum is NaN: clipping then looks closer.
+    return not verts.detach()[:, 2].min().item() >= z_clip_value
 
 
 def clip_where_needed(

@@ -14,9 +14,6 @@ from ..cameras import CamerasBase, try_get_projection_transform
 from .clip import look_is_free
 from .rasterize_meshes import check_number, rasterize_meshes
 
-_TINY_DEPTH = 1e-12
-"""Stands for a depth of exactly 0, so that projections and their gradients stay finite."""
-
 
 @dataclass(frozen=True)
 class Fragments:
@@ -160,9 +157,9 @@ class MeshRasterizer(nn.Module):
         if z_clip is None and perspective:
             znear = cameras.get_znear()
             if isinstance(znear, Tensor):
+                nearest = znear.min()
                 # On a GPU the plane stays there: a number would cost a synchronisation.
-                z_clip = znear.detach().min() / 2
-                z_clip = z_clip.item() if look_is_free(z_clip) else z_clip
+                z_clip = (nearest.item() if look_is_free(nearest) else nearest.detach()) / 2
             elif znear is not None:
                 z_clip = znear / 2
         return Inferred(bool(perspective), bool(clip_bary), z_clip)
@@ -195,6 +192,8 @@ class MeshRasterizer(nn.Module):
 
 def _settings(settings: Any) -> Any:
     """The settings themselves, or ValueError for what has not the fields of `RasterizationSettings`."""
+    if type(settings) is RasterizationSettings:
+        return settings
     missing = [name for name in _FIELDS if not hasattr(settings, name)]
     if missing:
         raise ValueError(
@@ -215,37 +214,29 @@ def _without_autocast(device_type: str) -> AbstractContextManager[Any]:
 
 def _project(cameras: Any, verts: Tensor, kwargs: dict[str, Any]) -> Tensor:
     """World vertices (N, V, 3) to x, y in NDC and z in view space."""
+    from recon_engine.ops._project_points import project_points
+
     eps = kwargs.get("eps")
-    view = _to_view(cameras, verts, kwargs)
     projection = try_get_projection_transform(cameras, kwargs)
     if projection is None:
+        view = cameras.get_world_to_view_transform(**kwargs).transform_points(verts)
         projected = cameras.transform_points(verts, eps=eps, **_without(kwargs, "eps"))
         to_ndc = cameras.get_ndc_camera_transform(**kwargs)
         return torch.cat((to_ndc.transform_points(projected, eps=eps)[..., :2], view[..., 2:]), dim=-1)
-    matrix = projection.get_matrix()
     if not cameras.in_ndc():
-        matrix = matrix @ cameras.get_ndc_camera_transform(**kwargs).get_matrix()
-    matrix = matrix.to(verts.dtype)
-    homogeneous = _affine(view, matrix[:, :3], matrix[:, 3])
-    # A vertex exactly at the camera has no projection. Tiny depths keep (x / z) z = x, on which clipping relies.
-    depth, divisor = (torch.where(value == 0, _TINY_DEPTH, value) for value in (view[..., 2:], homogeneous[..., 3:]))
-    if eps is not None:
-        divisor = torch.where(divisor < 0, -1.0, 1.0) * divisor.abs().clamp(min=eps)
-    return torch.cat((homogeneous[..., :2] / divisor, depth), dim=-1)
+        projection = projection.compose(cameras.get_ndc_camera_transform(**kwargs))
+    matrix = projection._product()
+    views = (*_extrinsics(cameras, kwargs), matrix)
+    R, T, matrix = (a if a.dtype == verts.dtype else a.to(verts.dtype) for a in views)
+    return project_points(verts, R, T, matrix, eps)
 
 
-def _to_view(cameras: Any, verts: Tensor, kwargs: dict[str, Any]) -> Tensor:
+def _extrinsics(cameras: Any, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """R and T, with x_view = x_world R + T."""
     if getattr(type(cameras), "get_world_to_view_transform", None) is CamerasBase.get_world_to_view_transform:
-        R, T = cameras._extrinsics(kwargs)
-        return _affine(verts, R.to(verts.dtype), T.to(verts.dtype))
-    view: Tensor = cameras.get_world_to_view_transform(**kwargs).transform_points(verts)
-    return view
-
-
-def _affine(points: Tensor, linear: Tensor, shift: Tensor) -> Tensor:
-    """Return points @ linear + shift for points (N, V, 3), linear (N or 1, 3, D) and shift (N or 1, D)."""
-    N = max(points.shape[0], linear.shape[0]) if len(points) else 0
-    return torch.baddbmm(shift[:, None, :], points.expand(N, -1, -1), linear.expand(N, -1, -1))
+        return cameras._extrinsics(kwargs)
+    to_view = cameras.get_world_to_view_transform(**kwargs).get_matrix()
+    return to_view[:, :3, :3], to_view[:, 3, :3]
 
 
 def _without(kwargs: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -129,6 +129,8 @@ _FIELDS = tuple(field.name for field in fields(PointsRasterizationSettings))
 
 def _settings(settings: Any) -> Any:
     """The settings themselves, or ValueError for what has not the fields of `PointsRasterizationSettings`."""
+    if type(settings) is PointsRasterizationSettings:
+        return settings
     missing = [name for name in _FIELDS if not hasattr(settings, name)]
     if missing:
         raise ValueError(
