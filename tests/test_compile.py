@@ -106,6 +106,21 @@ def test_the_example_of_the_documentation_runs():
         assert names["loss"] < 0.5 * names["loss_of"].__wrapped__(torch.zeros_like(names["offset"]))
 
 
+@pytest.mark.parametrize("name", ["rasterizer", "silhouette", "soft_phong"])
+def test_whether_faces_are_cut_is_seen_when_it_runs(name):
+    """One graph for meshes in front of the camera and for those that reach behind its near plane."""
+    function, (offset, *rest) = ENTRIES[name]()
+    compiled = _compiled(function)
+    towards_camera = torch.tensor([0.3, 0.5, 2.0])
+    for shift in (0.0, 1.0, 0.0):
+        inputs = (offset + shift * towards_camera, *rest)
+        values, grads = values_and_grads(compiled, *inputs)
+        expected, expected_grads = values_and_grads(function, *inputs)
+        torch.testing.assert_close(values, expected)
+        for got, wanted in zip(grads, expected_grads, strict=True):
+            torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5 * wanted.abs().max().item())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["fitting_step", "chamfer_step"])
 def test_inductor(name):

@@ -81,6 +81,7 @@ class Op:
         writes_all: the backward kernel writes every entry of the gradients, which it gets uninitialised.
         constants: names of floating-point inputs in which the kernel has no gradient. Where one requires a gradient the
             reference computes the op.
+        kernels: forward and backward in Python, instead of the compiled ones; such an op is not one of `ops()`.
 
     Half-precision inputs are computed in float32 under autocast, with outputs in float32, and refused outside it.
 
@@ -99,9 +100,10 @@ class Op:
         reads: Sequence[int] | None = None,
         writes_all: bool = False,
         constants: Sequence[str] = (),
+        kernels: tuple[Callable[..., None], Callable[..., None]] | None = None,
     ) -> None:
-        forward_kernel = getattr(_C, name)
-        backward_kernel = getattr(_C, name + "_backward", None)
+        forward_kernel = kernels[0] if kernels else getattr(_C, name)
+        backward_kernel = kernels[1] if kernels else getattr(_C, name + "_backward", None)
         hints = typing.get_type_hints(outputs)
         single = hints.pop("return") is Tensor
         count = 1 if single else len(_tuple_hint(outputs))
@@ -114,6 +116,8 @@ class Op:
 
         def variables(inputs: Sequence[Any]) -> list[Tensor]:
             return [a for a, differentiable in zip(inputs, has_gradient(inputs)) if differentiable]
+
+        self._has_gradient = has_gradient
 
         def forward(*inputs: Any) -> Any:
             packed = _contiguous(inputs)
@@ -193,7 +197,17 @@ class Op:
         self._differentiable = backward_kernel is not None
         self._shown = shown if kept else None
         self.constants = constant
-        _ops[name] = self
+        self._outputs, self._hints = outputs, hints
+        self._kernels, self._count = (forward_kernel, backward_kernel), count
+        self._options: dict[str, Any] = {
+            "optional_grads": optional_grads,
+            "kept": kept,
+            "reads": reads,
+            "writes_all": writes_all,
+            "constants": constants,
+        }
+        if kernels is None:
+            _ops[name] = self
 
     def __call__(self, *inputs: Any) -> Any:
         """The op's outputs: from the kernels, or from the reference inside `with reference():`."""
@@ -228,6 +242,59 @@ class Op:
             The gradient of each of those inputs; None or anything where it is not wanted.
         """
         return self._backward(inputs, list(outputs), list(grad_outputs), list(needed))
+
+    def unless(self, name: str, holds: Callable[..., bool], alternative: Callable[..., Any]) -> Op:
+        """This op with one more tensor in front of its inputs, by which another function takes its place.
+
+        For choices that depend on values, which a graph of torch.compile cannot make: an op makes them when it runs.
+
+        Args:
+            name: the new op's.
+            holds: called with the tensor and the inputs; whether the alternative is to be taken.
+            alternative: called in the same way; differentiable, with this op's outputs but for those that are kept.
+
+        Returns:
+            The op. It has no gradient in the tensor.
+        """
+        forward_kernel, backward_kernel = self._kernels
+        size, shown = len(self._hints), self._count - self._options["kept"]
+
+        def results_of(inputs: Sequence[Any]) -> Sequence[Tensor]:
+            out = alternative(*inputs)
+            return out if isinstance(out, tuple) else (out,)
+
+        def outputs(choice: Tensor, *inputs: Any) -> Any:
+            return self._outputs(*inputs)
+
+        def forward(*arguments: Any) -> None:
+            inputs = arguments[: 1 + size]
+            if not holds(*inputs):
+                forward_kernel(*arguments[1:])
+                return
+            for out, value in zip(arguments[1 + size :], results_of(inputs)):
+                out.copy_(value)
+
+        def backward(*arguments: Any) -> None:
+            inputs = list(arguments[: 1 + size])
+            if not holds(*inputs):
+                assert backward_kernel is not None
+                backward_kernel(*arguments[1:])
+                return
+            differentiable = self._has_gradient(inputs[1:])
+            leaves = [a.detach().requires_grad_() if d else a for a, d in zip(inputs[1:], differentiable)]
+            with torch.enable_grad():
+                results = [value for value in results_of([inputs[0], *leaves])[:shown] if is_float(value)]
+            rest = arguments[1 + size + self._count :]
+            grad_outputs, grads = rest[: len(results)], rest[len(results) :]
+            variables = [a for a, d in zip(leaves, differentiable) if d]
+            found = torch.autograd.grad(results, variables, grad_outputs, allow_unused=True)
+            for grad, value in zip(grads, found):
+                if grad is not None:
+                    grad.zero_() if value is None else grad.copy_(value)
+
+        outputs.__annotations__ = {"choice": Tensor, **typing.get_type_hints(self._outputs)}
+        options = self._options | {"constants": ("choice", *self._options["constants"])}
+        return Op(name, outputs, alternative, kernels=(forward, backward), **options)
 
     def _without_kept(self, out: Any) -> Any:
         if self._shown is None:

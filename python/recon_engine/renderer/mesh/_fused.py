@@ -12,7 +12,7 @@ from torch import Tensor
 from ..blending import _background, _check_positive
 from ..lighting import AmbientLights, DirectionalLights, PointLights
 from .clip import ClippedFaces
-from .rasterize_meshes import check_raster_arguments, clip_where_needed
+from .rasterize_meshes import check_raster_arguments, clip_where_needed, plane_to_look_at
 from .rasterizer import MeshRasterizer
 from .shader import (
     HardFlatShader,
@@ -79,14 +79,17 @@ class _Geometry:
         self.verts, self.faces = meshes_ndc.verts_packed(), meshes_ndc.faces_packed()
         self.first, self.count = meshes_ndc.mesh_to_faces_packed_first_idx(), meshes_ndc.num_faces_per_mesh()
         self.neighbors: Tensor | None = None
-        self.clipped = clip_where_needed(
-            self.verts,
-            self.faces,
-            self.first,
-            self.count,
-            self.inferred.perspective_correct,
-            self.inferred.z_clip_value,
-        )
+        self.clipped: ClippedFaces | None = None
+        self.plane = plane_to_look_at(self.verts, self.inferred.z_clip_value)
+        if self.plane is None:
+            self.clipped = clip_where_needed(
+                self.verts,
+                self.faces,
+                self.first,
+                self.count,
+                self.inferred.perspective_correct,
+                self.inferred.z_clip_value,
+            )
         if self.clipped is not None:
             self.verts = self.clipped.face_verts.reshape(-1, 3)
             self.faces = torch.arange(len(self.verts), device=self.verts.device).view(-1, 3)
@@ -101,19 +104,14 @@ class _Geometry:
         """White images whose alpha is the silhouette."""
         from recon_engine import ops
 
-        settings = self.settings
-        if self.neighbors is None:
-            alpha = ops.soft_silhouette(
-                self.verts,
-                self.faces,
-                self.first,
-                self.count,
-                self.size,
-                float(settings.blur_radius),
-                int(settings.faces_per_pixel),
-                sigma,
-                *self._options(),
-            )
+        faces = (self.verts, self.faces, self.first, self.count)
+        blur_radius, K = float(self.settings.blur_radius), int(self.settings.faces_per_pixel)
+        if self.plane is not None:
+            from ._in_front import soft_silhouette
+
+            alpha = 1 - soft_silhouette(self.plane, *faces, *self.size, blur_radius, K, sigma, *self._options())
+        elif self.neighbors is None:
+            alpha = ops.soft_silhouette(*faces, self.size, blur_radius, K, sigma, *self._options())
         else:
             black = _Look(self.verts.new_zeros(len(self.verts), 3), _no_lights(self.verts), "none", "vertex")
             alpha = self._render(black, self.verts.new_zeros(3), (1.0, 100.0), False, sigma, 1.0)[..., 3]
@@ -144,7 +142,7 @@ class _Geometry:
             plane.to(verts).reshape(-1).expand(N) if isinstance(plane, Tensor) else verts.new_full((N,), plane)
             for plane in planes
         ]
-        return ops.render_faces(
+        inputs = (
             self.verts,
             self.faces,
             self.first,
@@ -157,10 +155,9 @@ class _Geometry:
             look.lights,
             torch.stack(near_far, 1),
             background,
-            self.size,
-            float(self.settings.blur_radius),
-            int(self.settings.faces_per_pixel),
-            *self._options(),
+        )
+        blur_radius, K = float(self.settings.blur_radius), int(self.settings.faces_per_pixel)
+        shading: tuple[Any, ...] = (
             look.lighting,
             look.texture,
             look.padding,
@@ -170,6 +167,12 @@ class _Geometry:
             sigma,
             gamma,
         )
+        if self.plane is not None:
+            from ._in_front import render_faces
+
+            image: Tensor = render_faces(self.plane, *inputs, *self.size, blur_radius, K, *self._options(), *shading)
+            return image
+        return ops.render_faces(*inputs, self.size, blur_radius, K, *self._options(), *shading)
 
 
 @dataclass

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recon_engine._compile import is_traced
+
 from ..utils import parse_image_size
 from .clip import (
     ClipFrustum,
@@ -72,6 +74,19 @@ def rasterize_meshes(
     size = check_raster_arguments(image_size, blur_radius, faces_per_pixel, bin_size, max_faces_per_bin)
     verts, faces = meshes.verts_packed(), meshes.faces_packed()
     first, count = meshes.mesh_to_faces_packed_first_idx(), meshes.num_faces_per_mesh()
+    options = (
+        float(blur_radius),
+        int(faces_per_pixel),
+        bool(perspective_correct),
+        bool(clip_barycentric_coords),
+        bool(cull_backfaces),
+    )
+    plane = plane_to_look_at(verts, z_clip_value)
+    if plane is not None:
+        from . import _in_front
+
+        found = _in_front.rasterize_faces(plane, verts, faces, first, count, None, *size, *options)
+        return found[0], found[1], found[2], found[3]
     neighbors = None
     clipped = clip_where_needed(verts, faces, first, count, perspective_correct, z_clip_value)
     if clipped is not None:
@@ -86,11 +101,7 @@ def rasterize_meshes(
         count,
         neighbors,
         size,
-        float(blur_radius),
-        int(faces_per_pixel),
-        bool(perspective_correct),
-        bool(clip_barycentric_coords),
-        bool(cull_backfaces),
+        *options,
     )
     if clipped is not None:
         pix_to_face, bary = convert_clipped_rasterization_to_original_faces(pix_to_face, bary, clipped)
@@ -221,6 +232,22 @@ def reaches_behind(verts: Tensor, z_clip_value: float | Tensor | None) -> bool:
     return not verts.detach()[:, 2].min().item() >= z_clip_value
 
 
+def _check_plane(z_clip_value: float | Tensor | None) -> None:
+    if isinstance(z_clip_value, Tensor):
+        if z_clip_value.numel() != 1:
+            raise ValueError(f"z_clip_value must be one number, got a tensor of shape {tuple(z_clip_value.shape)}")
+    elif z_clip_value is not None and not math.isfinite(check_number("z_clip_value", z_clip_value)):
+        raise ValueError(f"z_clip_value must be None or a finite number, got {z_clip_value}")
+
+
+def plane_to_look_at(verts: Tensor, z_clip_value: float | Tensor | None) -> Tensor | None:
+    """The plane as a tensor where only the ops of `_in_front` can look whether faces are cut; else None."""
+    if not is_traced() or verts.is_cuda or z_clip_value is None or verts.shape[0] == 0:
+        return None
+    _check_plane(z_clip_value)
+    return torch.as_tensor(z_clip_value, dtype=verts.dtype, device=verts.device).reshape(())
+
+
 def clip_where_needed(
     verts: Tensor,
     faces: Tensor,
@@ -234,11 +261,7 @@ def clip_where_needed(
     On the CPU a look at the depths finds that nothing is cut. On CUDA a look would wait for the device: there the
     result has room for two pieces of every face whenever there is a plane.
     """
-    if isinstance(z_clip_value, Tensor):
-        if z_clip_value.numel() != 1:
-            raise ValueError(f"z_clip_value must be one number, got a tensor of shape {tuple(z_clip_value.shape)}")
-    elif z_clip_value is not None and not math.isfinite(check_number("z_clip_value", z_clip_value)):
-        raise ValueError(f"z_clip_value must be None or a finite number, got {z_clip_value}")
+    _check_plane(z_clip_value)
     if z_clip_value is None or verts.shape[0] == 0:
         return None
     frustum = ClipFrustum(perspective_correct=perspective_correct, cull=False, z_clip_value=z_clip_value)
