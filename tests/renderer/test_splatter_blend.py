@@ -16,6 +16,7 @@ from recon_engine.renderer import (
     SplatterPhongShader,
     TexturesVertex,
     look_at_view_transform,
+    splatter_blend,
 )
 from recon_engine.structures import Meshes
 from recon_engine.utils import ico_sphere
@@ -178,3 +179,31 @@ def test_bad_input():
             blend(colors, points, mask)
     with pytest.warns(UserWarning, match=r"received sigma=0\.0001"):
         SplatterPhongShader().check_blend_params(BlendParams())
+
+
+def test_the_steps_that_pytorch3d_names_make_the_same_picture():
+    """Programs call them one by one. They agree with the blender once occlusion is asked for in (x, y)."""
+    (colors, points, hidden), (N, H, W, K) = scene(), (2, 4, 5, 3)
+    rows, columns, offsets = splatter_blend._precompute((N, H, W, K), "cpu")
+    assert rows.shape == (N, H, W + 2, K, 9, 5)
+    assert columns.shape == (N, H, W, K, 9, 5)
+    assert offsets.tolist() == [[x, y] for x in (-1, 0, 1) for y in (-1, 0, 1)]
+    screen, rgba = splatter_blend._prepare_pixels_and_colors(points, colors, camera(), hidden)
+    assert (screen[hidden] == 1).all()
+    assert (rgba[hidden] == 0).all()
+    layers = splatter_blend._compute_occlusion_layers(screen[..., 2])
+    splats = splatter_blend._compute_splatting_colors_and_weights(screen, rgba, PARAMS.sigma, offsets)
+    here = splatter_blend._offset_splats(splats, rows, columns)
+    assert (here[:, :, 0, :, :3] == 0).all()
+    layers = layers.unflatten(-1, (3, 3)).mT.flatten(-2)
+    sums = splatter_blend._compute_splatted_colors_and_weights(layers, here)
+    background = torch.tensor(PARAMS.background_color, dtype=torch.float64)
+    image = splatter_blend._normalize_and_compose_all_layers(background, *sums)
+    torch.testing.assert_close(image, naive(colors, points, hidden, PARAMS))
+
+
+def test_weights_of_the_nine_directions_exceed_one():
+    for sigma in (0.5, 0.01, 3.0):
+        weights = [math.exp(-(x * x + y * y) / (2 * sigma**2)) for y, x in DIRECTIONS]
+        norm = splatter_blend._get_splat_kernel_normalization(torch.tensor(DIRECTIONS), sigma)
+        assert norm * sum(weights) == pytest.approx(1.05)

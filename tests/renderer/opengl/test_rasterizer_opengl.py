@@ -21,7 +21,7 @@ from recon_engine.renderer import (
 from recon_engine.renderer.blending import BlendParams
 from recon_engine.renderer.fisheyecameras import FishEyeCameras
 from recon_engine.renderer.mesh.shader import HardDepthShader
-from recon_engine.renderer.opengl import MeshRasterizerOpenGL
+from recon_engine.renderer.opengl import MeshRasterizerOpenGL, rasterizer_opengl
 from recon_engine.structures import Meshes
 from recon_engine.utils import ico_sphere
 
@@ -125,3 +125,19 @@ def test_cameras_that_are_refused(kind):
         MeshRasterizerOpenGL(kind())(spheres())
     with pytest.raises(ValueError, match="Cameras must be specified"):
         MeshRasterizerOpenGL()(spheres())
+
+
+@pytest.mark.parametrize("size", [(20, 30), (30, 20), (20, 20)])
+def test_what_opengl_is_to_project(size):
+    """Projected and divided, x and y from -1 to 1 are the whole picture, to the right and downwards."""
+    meshes, views = spheres(), cameras()
+    converted = rasterizer_opengl._convert_meshes_to_gl_ndc(meshes, size, views)
+    to_clip = views.get_projection_transform()
+    xy = to_clip.transform_points(converted.verts_padded())[..., :2]
+    height, width = size
+    pixels = (1 + xy) * xy.new_tensor([width, height]) / 2
+    want = views.transform_points_screen(meshes.verts_padded(), image_size=(size,))[..., :2]
+    torch.testing.assert_close(pixels, want, rtol=1e-5, atol=1e-4)
+    assert torch.equal(converted.faces_packed(), meshes.faces_packed())
+    assert rasterizer_opengl._parse_and_verify_image_size(size) == size
+    assert rasterizer_opengl._parse_and_verify_image_size(4096) == (4096, 4096)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..cameras import FoVOrthographicCameras, FoVPerspectiveCameras
 from ..mesh.rasterizer import Fragments, MeshRasterizer, RasterizationSettings
+from ..utils import parse_image_size
 
 
 class MeshRasterizerOpenGL(MeshRasterizer):
@@ -102,3 +103,28 @@ def _check_raster_settings(raster_settings: Any) -> None:
             "MeshRasterizerOpenGL always interpolates perspective-correctly; got perspective_correct=False: leave it "
             "None or use MeshRasterizer"
         )
+
+
+def _parse_and_verify_image_size(image_size: Any) -> tuple[int, int]:
+    """(height, width), under PyTorch3D's name. There sizes are limited to what OpenGL has reserved."""
+    return parse_image_size(image_size)
+
+
+def _convert_meshes_to_gl_ndc(meshes_world: Any, image_size: tuple[int, int], camera: Any, **kwargs: Any) -> Any:
+    """The meshes that OpenGL is to project, for programs that drive it on their own.
+
+    Args:
+        meshes_world: N meshes in the world.
+        image_size: (height, width).
+        camera: `FoVPerspectiveCameras` or `FoVOrthographicCameras`.
+        kwargs: `R` and `T` instead of those of the camera.
+
+    Returns:
+        Meshes in view space, x to the right and y down, as the pictures of OpenGL begin at the bottom; scaled such that
+        both sides of the image span [-1, 1] once projected.
+    """
+    height, width = image_size
+    short = min(height, width)
+    transform = camera.get_world_to_view_transform(**kwargs).compose(camera.get_ndc_camera_transform(**kwargs))
+    verts = transform.transform_points(meshes_world.verts_padded())
+    return meshes_world.update_padded(verts * verts.new_tensor([-short / width, -short / height, 1.0]))
