@@ -217,6 +217,7 @@ def _project(cameras: Any, verts: Tensor, kwargs: dict[str, Any]) -> Tensor:
     from recon_engine.ops._project_points import project_points
 
     eps = kwargs.get("eps")
+    R, T = _extrinsics(cameras, kwargs)  # first: R and T of a call are stored in the cameras
     projection = try_get_projection_transform(cameras, kwargs)
     if projection is None:
         view = cameras.get_world_to_view_transform(**kwargs).transform_points(verts)
@@ -226,8 +227,7 @@ def _project(cameras: Any, verts: Tensor, kwargs: dict[str, Any]) -> Tensor:
     if not cameras.in_ndc():
         projection = projection.compose(cameras.get_ndc_camera_transform(**kwargs))
     matrix = projection._product()
-    views = (*_extrinsics(cameras, kwargs), matrix)
-    R, T, matrix = (a if a.dtype == verts.dtype else a.to(verts.dtype) for a in views)
+    R, T, matrix = (a if a.dtype == verts.dtype else a.to(verts.dtype) for a in (R, T, matrix))
     return project_points(verts, R, T, matrix, eps)
 
 
