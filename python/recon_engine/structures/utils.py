@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 
 def list_to_padded(
@@ -51,11 +53,21 @@ def list_to_padded(
         )
     if len(filled) == len(items) and all(item.shape == tuple(pad_size) for item in items):
         return torch.stack(items, 0)
-    padded = items[0].new_full((len(items), *pad_size), pad_value)
-    for n, item in enumerate(items):
-        if len(item) > 0:
-            padded[n][tuple(slice(0, size) for size in item.shape)] = item
-    return padded
+    pad_size = tuple(pad_size)
+    items = [item if len(item) > 0 else item.new_zeros((0, *pad_size[1:])) for item in items]
+    missing = [[whole - size for whole, size in zip(pad_size, item.shape, strict=True)] for item in items]
+    if any(rows < 0 for item in missing for rows in item):
+        shapes = sorted({tuple(item.shape) for item in items})
+        raise ValueError(f"pad_size must be at least the size of every item: got {pad_size} for shapes {shapes}")
+    # Not by assignments to parts of one tensor: torch.compile would not see that it has a gradient.
+    if any(any(item[1:]) for item in missing) or min(item[0] for item in missing) > 0:
+        return torch.stack([F.pad(x, _behind(item), value=pad_value) for x, item in zip(items, missing, strict=True)])
+    return pad_sequence(items, batch_first=True, padding_value=pad_value)
+
+
+def _behind(missing: Sequence[int]) -> list[int]:
+    """What `F.pad` takes to add that many entries at the end of each dimension."""
+    return [width for count in reversed(missing) for width in (0, count)]
 
 
 def padded_to_list(
