@@ -17,10 +17,8 @@ _C = load()
 OPS = _samples.all_ops()
 TOLERANCE = {torch.float32: {"rtol": 1e-3, "atol": 1e-4}, torch.float64: {"rtol": 1e-7, "atol": 1e-9}}
 
-# torch's own: it instantiates the autograd function while it traces
-compiles = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
-# torch's own: the rules of forward mode are scripts
-forward_mode = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+# torch's own: the rules of forward mode and parts of inductor are scripts
+uses_scripts = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 every_op = pytest.mark.parametrize("name", sorted(OPS))
 
 
@@ -117,7 +115,6 @@ def _compiled_result(name, inputs, backend):
     return values_and_grads(compiled, *inputs)
 
 
-@compiles
 @every_op
 def test_compile(name, device):
     inputs = _samples.sample_inputs(name, device)
@@ -201,7 +198,7 @@ def test_vmap_is_refused(name, device):
         torch.vmap(call)(torch.stack([inputs[first], inputs[first]]))
 
 
-@forward_mode
+@uses_scripts
 @every_op
 def test_forward_mode_derivatives_are_refused(name, device):
     inputs = list(_samples.sample_inputs(name, device))
@@ -217,7 +214,7 @@ def test_forward_mode_derivatives_are_refused(name, device):
         torch.func.jvp(call, (x,), (torch.ones_like(x),))
 
 
-@forward_mode
+@uses_scripts
 @every_op
 def test_func_transforms_are_refused(name, device):
     inputs = list(_samples.sample_inputs(name, device))
@@ -231,7 +228,7 @@ def test_func_transforms_are_refused(name, device):
             transform(call)(inputs[first])
 
 
-@forward_mode
+@uses_scripts
 def test_transforms_of_what_an_op_is_not_called_with():
     dists, pix_to_face, sigma = _samples.sample_inputs("sigmoid_alpha_blend")
     op = OPS["sigmoid_alpha_blend"]
@@ -242,7 +239,7 @@ def test_transforms_of_what_an_op_is_not_called_with():
         torch.testing.assert_close(op(dists, pix_to_face, sigma), expected, rtol=0, atol=0)
 
 
-@forward_mode
+@uses_scripts
 def test_reference_mode_knows_all_transforms():
     dists, pix_to_face, sigma = _samples.sample_inputs("sigmoid_alpha_blend", dtype=torch.float64)
 
@@ -295,7 +292,7 @@ def test_tensors_without_memory_are_refused():
             OPS["sigmoid_alpha_blend"](*inputs)
 
 
-@compiles
+@uses_scripts
 def test_inductor():
     """The default backend of torch.compile, which needs a C++ compiler: one op is enough, kernels are opaque to it."""
     inputs = _samples.sample_inputs("sigmoid_alpha_blend")

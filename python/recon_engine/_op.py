@@ -160,37 +160,49 @@ class Op:
             name + "_backward", f"({arguments}, {more}) -> Tensor[]", compiled_backward, fake_backward
         )
 
+        def remember(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
+            outs = (output,) if single else output
+            ctx.save_for_backward(*[a for a in inputs if isinstance(a, Tensor)], *[outs[i] for i in read])
+            ctx.differentiable = [i for i in range(shown) if is_float(outs[i])]
+            ctx.is_tensor = [isinstance(a, Tensor) for a in inputs]
+            ctx.others = [None if isinstance(a, Tensor) else a for a in inputs]
+            if not single:
+                ctx.mark_non_differentiable(*[o for i, o in enumerate(outs) if i not in ctx.differentiable])
+
+        def gradients_of(backward: Callable[..., Any], ctx: Any, grad_out: Sequence[Tensor]) -> tuple[Any, ...]:
+            saved = list(ctx.saved_tensors)
+            inputs = [saved.pop(0) if is_tensor else a for is_tensor, a in zip(ctx.is_tensor, ctx.others)]
+            grads_of_floats = [grad_out[i] for i in ctx.differentiable]
+            differentiable = has_gradient(inputs)
+            needed = [need for need, a in zip(ctx.needs_input_grad, differentiable) if a]
+            with torch.no_grad():
+                grads = iter(backward(inputs, saved, grads_of_floats, needed))
+            every = [next(grads) if a else None for a in differentiable]
+            return tuple(g if need else None for g, need in zip(every, ctx.needs_input_grad))
+
+        # What is compiled gets its gradients here and not by `Function`: a tensor into which something was written that
+        # requires a gradient still looks like a constant to torch.compile.
+        def op_backward(ctx: Any, *grad_out: Tensor) -> tuple[Any, ...]:
+            return gradients_of(lambda inputs, *others: backward_op(*inputs, *others), ctx, grad_out)
+
+        if backward_kernel is not None:
+            torch.library.register_autograd(f"recon::{name}", op_backward, setup_context=remember, lib=_library)
+
         class Function(torch.autograd.Function):
             @staticmethod
             def forward(ctx: Any, *inputs: Any) -> Any:
-                out = (forward_op if torch.compiler.is_compiling() else forward)(*inputs)
-                outs = (out,) if single else out
-                ctx.save_for_backward(*[a for a in inputs if isinstance(a, Tensor)], *[outs[i] for i in read])
-                ctx.differentiable = [i for i in range(shown) if is_float(outs[i])]
-                ctx.is_tensor = [isinstance(a, Tensor) for a in inputs]
-                ctx.others = [None if isinstance(a, Tensor) else a for a in inputs]
-                if not single:
-                    ctx.mark_non_differentiable(*[o for i, o in enumerate(outs) if i not in ctx.differentiable])
+                out = forward(*inputs)
+                remember(ctx, inputs, out)
                 return out
 
             @staticmethod
             def backward(ctx: Any, *grad_out: Tensor) -> Any:
-                saved = list(ctx.saved_tensors)
-                inputs = [saved.pop(0) if is_tensor else a for is_tensor, a in zip(ctx.is_tensor, ctx.others)]
-                grads_of_floats = [grad_out[i] for i in ctx.differentiable]
-                differentiable = has_gradient(inputs)
-                needed = [need for need, a in zip(ctx.needs_input_grad, differentiable) if a]
-                is_compiling = torch.compiler.is_compiling()
-                with torch.no_grad():
-                    if is_compiling:
-                        grads = iter(backward_op(*inputs, saved, grads_of_floats, needed))
-                    else:
-                        grads = iter(backward(inputs, saved, grads_of_floats, needed))
-                every = [next(grads) if a else None for a in differentiable]
-                result = tuple(g if need else None for g, need in zip(every, ctx.needs_input_grad))
-                if torch.is_grad_enabled() and not is_compiling:  # backward(create_graph=True)
-                    return _without_gradient(name, result)
-                return result
+                if torch.compiler.is_compiling():  # compiled autograd
+                    return op_backward(ctx, *grad_out)
+                grads = gradients_of(backward, ctx, grad_out)
+                if torch.is_grad_enabled():  # backward(create_graph=True)
+                    return _without_gradient(name, grads)
+                return grads
 
         self.name, self.reference = name, reference
         self._forward, self._backward, self._forward_op, self._function = forward, backward, forward_op, Function
@@ -224,7 +236,8 @@ class Op:
             if any(is_float(inputs[i]) and inputs[i].requires_grad for i in self.constants):
                 with torch.autocast(device, enabled=False):
                     return self.reference(*inputs)
-            return self._without_kept(self._function.apply(*inputs))
+            if not is_compiling:
+                return self._without_kept(self._function.apply(*inputs))
         return self._without_kept((self._forward_op if is_compiling else self._forward)(*inputs))
 
     def gradients(

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recon_engine._compile import is_traced
 from recon_engine.loss._plan import plan_of
 from recon_engine.ops._mesh_losses import edge_loss
 
@@ -46,5 +47,5 @@ def no_loss(meshes: Any) -> Tensor:
 
 
 def will_differentiate(verts: Tensor) -> bool:
-    """Whether a gradient can be asked for."""
-    return verts.requires_grad and torch.is_grad_enabled()
+    """Whether a gradient can be asked for. While torch.compile traces, nobody knows what will require one."""
+    return torch.is_grad_enabled() and (verts.requires_grad or is_traced())
