@@ -132,6 +132,70 @@ def test_pose_from_a_start(tmp_path, cube):
     assert not metrics["cameras"][0]["searched"]
 
 
+VIEWS = ["--fast", "--iters", "4", "--image-size", "16", "--level", "1"]
+
+
+def test_fit_views_of_the_built_in_building(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit-views", *VIEWS, "--views", "4", "--texture", "uv", "--texture-size", "8"]) == 0
+    out = tmp_path / "recon-fit-views"
+    assert f"report: {out / 'report.html'}" in capsys.readouterr().out
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert (metrics["iterations"], metrics["source"]) == (4, "the built-in building")
+    assert (metrics["settings"]["texture"], metrics["settings"]["views"]) == ("uv", 4)
+    assert {"mesh.obj", "mesh.mtl", "mesh.png", "mesh.glb"} <= {path.name for path in out.iterdir()}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["recon-fit-views"]
+
+
+def test_the_learning_rate_is_that_of_the_preset(tmp_path, cube):
+    for preset, name in (("framed", "shape_rate"), ("documented", "learning_rate")):
+        out = tmp_path / preset
+        options = ["--mesh", str(cube), "--preset", preset, "--lr", "0.25", "--iters", "1", "--views", "2"]
+        assert main(["fit-views", *options, "--image-size", "8", "--level", "0", "--out", str(out)]) == 0
+        assert json.loads((out / "metrics.json").read_text())["settings"][name] == 0.25
+
+
+@pytest.mark.parametrize(("command", "kind"), [("fit-views", "colmap"), ("volume", "nerf"), ("nerf", "csv")])
+def test_pictures_with_cameras(command, kind, tmp_path, write_capture):
+    pytest.importorskip("scipy")
+    folder = write_capture(kind, height=24, width=24).folder
+    out = tmp_path / "out"
+    options = {
+        "fit-views": ["--level", "1", "--held-out", "2"],
+        "volume": ["--resolution", "8"],
+        "nerf": ["--hidden", "8"],
+    }
+    given = ["--fast", "--iters", "3", "--image-size", "16", *options[command]]
+    assert main([command, "--images", str(folder), *given, "--out", str(out)]) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    held_out = 2 if command == "fit-views" else 1
+    assert metrics["source"] == f"8 pictures in {kind}"
+    assert (metrics["settings"]["views"], len(metrics["held_out"])) == (8 - held_out, held_out)
+    assert metrics["settings"]["light"] is None
+    assert metrics["held_out"][0]["view"].endswith(".png")
+
+
+def test_cameras_that_do_not_fit_the_pictures_are_named(tmp_path, write_capture, capsys):
+    pytest.importorskip("scipy")
+    folder = write_capture("csv", height=16, width=16).folder
+    command = ["fit-views", "--images", str(folder), "--fast", "--out", str(tmp_path / "out")]
+    assert "--views goes with a mesh" in run_bad([*command, "--views", "3"], capsys)
+    assert "must leave two of the 8 pictures to fit, got 7" in run_bad([*command, "--held-out", "7"], capsys)
+    Image.new("RGB", (16, 16)).save(folder / "images" / "p 01.png")
+    error = run_bad(command, capsys)
+    assert "p 01.png has no alpha channel and no mask: cut the object out" in error
+    assert "give it with --masks" in error
+    (folder / "images" / "p 01.png").unlink()
+    assert "cameras.csv name p 01.png, which is not among the 7 pictures" in run_bad(command, capsys)
+    table = (folder / "cameras.csv").read_text()
+    (folder / "cameras.csv").write_text("".join(line for line in table.splitlines(True) if "p 01" not in line))
+    Image.new("RGBA", (16, 16)).save(folder / "images" / "p 99.png")
+    assert "have no line for the picture p 99.png" in run_bad(command, capsys)
+    (folder / "cameras.csv").write_text(table.replace("p 01.png,45", "p 01.png,nan"))
+    assert "cameras.csv, line 3: azimuth must be a number of degrees" in run_bad(command, capsys)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_file_of_another_run_is_no_checkpoint(tmp_path, cube, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command = ["volume", "--obj", str(cube), *FIELD]
@@ -186,6 +250,19 @@ def run_bad(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["fit-points", "ANGLES"], "must end in .obj or .ply"),
         (["fit-points", "CUBE", "--lr", "0"], "learning_rate must be above 0, got 0.0"),
         (["fit-points", "CUBE", "--samples", "0"], "samples must be 1 or more, got 0"),
+        (["fit-views", "--mesh", "missing.obj"], "missing.obj does not exist"),
+        (["fit-views", "--mesh", "POINTS"], "2 vertices but no faces: a mesh is needed"),
+        (["fit-views", "--mesh", "CUBE", "--images", "."], "give either --mesh FILE or --images FOLDER"),
+        (["fit-views", "--cameras", "ANGLES"], "--cameras and --masks go with --images"),
+        (["fit-views", "--images", "missing"], "the folder of pictures missing does not exist"),
+        (["fit-views", "--images", "PHOTOS"], "has no cameras: expected transforms.json"),
+        (["fit-views", "--images", "PHOTOS", "--cameras", "CUBE"], "cube.obj must be a .json, a .csv, or cameras.txt"),
+        (["fit-views", "--images", "PHOTOS", "--cameras", "ANGLES", "--masks", "gone"], "masks gone does not exist"),
+        (["fit-views", "--texture-size", "2"], "texture_size must be 4 or more, got 2"),
+        (["fit-views", "--iters", "0"], "iterations must be 1 or more, got 0"),
+        (["fit-views", "--resume"], "there is no checkpoint recon-fit-views.checkpoint to resume from"),
+        (["volume", "--obj", "CUBE", "--images", "."], "give either --obj FILE or --images FOLDER"),
+        (["nerf", "--images", ".", "--views", "3"], "--views goes with a mesh: pictures are as many as they are"),
         (["volume", "--obj", "missing.obj"], "missing.obj does not exist"),
         (["volume", "--obj", "POINTS"], "2 vertices but no faces: a mesh is needed"),
         (["volume", "--iters", "0"], "iterations must be 1 or more, got 0"),
@@ -543,5 +620,5 @@ def test_module_prints_help(tmp_path):
     process = start(["--help"], tmp_path)
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
-    for command in ("build", "fit-points", "volume", "nerf", "pose", "render", "demo", "doctor"):
+    for command in ("build", "fit-points", "fit-views", "volume", "nerf", "pose", "render", "demo", "doctor"):
         assert command in out

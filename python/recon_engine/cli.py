@@ -1,4 +1,4 @@
-"""The `recon` command: `recon build`, `fit-points`, `volume`, `nerf`, `pose`, `render`, `compat`, `demo` and `doctor`.
+"""The `recon` command: build, fit-points, fit-views, volume, nerf, pose, render, compat, demo and doctor.
 
 Wrong input ends in one line on stderr and exit code 2; Ctrl-C saves what was reached and ends with 130.
 """
@@ -144,9 +144,146 @@ def fit_points(
     return _save(method.save_results, result, out, overwrite, file.name)
 
 
+def fit_views(
+    *,
+    mesh: Path | None = None,
+    images: Path | None = None,
+    cameras: Path | None = None,
+    masks: Path | None = None,
+    out: Path = Path("recon-fit-views"),
+    overwrite: bool = False,
+    resume: bool = False,
+    preset: Literal["framed", "documented", "silhouette"] = "framed",
+    fast: bool = False,
+    texture: Literal["vertex", "uv"] | None = None,
+    texture_size: int | None = None,
+    views: int | None = None,
+    held_out: int | None = None,
+    iters: int | None = None,
+    lr: float | None = None,
+    level: int | None = None,
+    image_size: int | None = None,
+    distance: float | None = None,
+    fov: float | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> int:
+    """Fit a textured sphere to views of an object.
+
+    Args:
+        mesh: the object, in any format that trimesh reads. Default: the built-in building.
+        images: instead of a mesh, a folder of pictures with cameras: RGBA cut-outs, or pictures with masks.
+        cameras: with --images: transforms.json, COLMAP's folder, or a CSV of file,azimuth,elevation. Default: what is
+            there.
+        masks: with --images: a folder of grey pictures, white where the object is. Default: `masks` in that folder.
+        out: the results folder.
+        overwrite: replace the results folder, and the checkpoint beside it, if they exist.
+        resume: go on from the checkpoint of a run that was stopped or killed; repeat its other options.
+        preset: `documented` keeps every documented value, `silhouette` leaves out the colours; `framed` has cameras all
+            around that the object fills, and colours that arrive.
+        fast: small and coarse, in seconds.
+        texture: colours of vertices, or an image. Default: vertex.
+        texture_size: texels along each side of the image's six parts. Default: 128.
+        views: cameras around the mesh. Default: 20.
+        held_out: views that are kept for the measures. Default: 10; of pictures the data set's own, or one in eight.
+        iters: iterations. Default: 500, documented 2000.
+        lr: step of the shape. Default: 0.003, documented 1.
+        level: how often the sphere's triangles are split. Default: 4.
+        image_size: side of the pictures in pixels. Default: 128.
+        distance: of the cameras from the object. Default: 2.7; with --images only where a CSV has none.
+        fov: field of view in degrees. Default: of the preset; with --images 60, only where a CSV has none.
+        seed: decides the order of views.
+        device: cpu, cuda or cuda:N.
+    """
+    _check_pictures(mesh, "--mesh", images, cameras, masks, views)
+    checkpoint = _prepare_checkpoint(out, overwrite, resume, device)
+    from recon_engine.methods import fit_views as method
+
+    changes = {
+        "texture": texture,
+        "texture_size": texture_size,
+        "views": views,
+        "held_out": held_out if images is None else None,
+        "iterations": iters,
+        "shape_rate" if preset == "framed" else "learning_rate": lr,
+        "level": level,
+        "image_size": image_size,
+        "distance": distance,
+        "fov": fov,
+        "seed": seed,
+    }
+    settings = method.view_settings(preset, fast=fast, **changes)
+    pictures = (
+        None if images is None else _capture(images, cameras, masks, settings.image_size, held_out, distance, fov)
+    )
+    return _fit_to_pictures(method, settings, mesh, pictures, images, out, checkpoint, overwrite, resume, device)
+
+
+def _check_pictures(
+    mesh: Path | None,
+    flag: str,
+    images: Path | None,
+    cameras: Path | None,
+    masks: Path | None,
+    views: int | None,
+) -> None:
+    """Refuse options that do not go together."""
+    if mesh is not None and images is not None:
+        raise ValueError(f"give either {flag} FILE or --images FOLDER")
+    if images is None and (cameras is not None or masks is not None):
+        raise ValueError("--cameras and --masks go with --images")
+    if images is not None and views is not None:
+        raise ValueError("--views goes with a mesh: pictures are as many as they are")
+
+
+def _capture(
+    images: Path,
+    cameras: Path | None,
+    masks: Path | None,
+    image_size: int,
+    held_out: int | None = None,
+    distance: float | None = None,
+    fov: float | None = None,
+) -> Any:
+    """The pictures of a folder and their cameras."""
+    from recon_engine.captures import load_capture
+
+    given = {name: value for name, value in (("distance", distance), ("fov", fov)) if value is not None}
+    return load_capture(images, cameras, masks, image_size=image_size, held_out=held_out, **given)
+
+
+def _fit_to_pictures(
+    method: Any,
+    settings: Any,
+    mesh: Path | None,
+    capture: Any,
+    images: Path | None,
+    out: Path,
+    checkpoint: Path,
+    overwrite: bool,
+    resume: bool,
+    device: str,
+) -> int:
+    """Run a method on the pictures of a folder, or else on those of a mesh or the built-in building, and save it."""
+    if capture is None:
+        target, source = _object(mesh, device)
+    else:
+        source = f"{len(capture.names)} pictures in {images.name if images is not None and images.name else 'a folder'}"
+    if overwrite:
+        checkpoint.unlink(missing_ok=True)
+    if capture is None:
+        result = method.from_mesh(target, settings, checkpoint=checkpoint, show_progress=True)
+    else:
+        result = method.from_capture(capture, settings, checkpoint=checkpoint, show_progress=True, device=device)
+    return _save(method.save_results, result, out, overwrite or resume, source, checkpoint)
+
+
 def volume(
     *,
     obj: Path | None = None,
+    images: Path | None = None,
+    cameras: Path | None = None,
+    masks: Path | None = None,
     out: Path = Path("recon-volume"),
     overwrite: bool = False,
     resume: bool = False,
@@ -164,6 +301,10 @@ def volume(
 
     Args:
         obj: the mesh, in any format that trimesh reads. Default: the built-in building.
+        images: instead of a mesh, a folder of pictures with cameras: RGBA cut-outs, or pictures with masks.
+        cameras: with --images: transforms.json, COLMAP's folder, or a CSV of file,azimuth,elevation. Default: what is
+            there.
+        masks: with --images: a folder of grey pictures, white where the object is. Default: `masks` in that folder.
         out: the results folder.
         overwrite: replace the results folder, and the checkpoint beside it, if they exist.
         resume: go on from the checkpoint of a run that was stopped or killed; repeat its other options.
@@ -177,6 +318,7 @@ def volume(
         seed: decides everything random.
         device: cpu, cuda or cuda:N.
     """
+    _check_pictures(obj, "--obj", images, cameras, masks, views)
     checkpoint = _prepare_checkpoint(out, overwrite, resume, device)
     from recon_engine.methods import volume as method
 
@@ -189,16 +331,16 @@ def volume(
         "seed": seed,
     }
     settings = method.volume_settings(preset, fast=fast, **changes)
-    mesh, source = _object(obj, device)
-    if overwrite:
-        checkpoint.unlink(missing_ok=True)
-    result = method.from_mesh(mesh, settings, checkpoint=checkpoint, show_progress=True)
-    return _save(method.save_results, result, out, overwrite or resume, source, checkpoint)
+    pictures = None if images is None else _capture(images, cameras, masks, settings.image_size)
+    return _fit_to_pictures(method, settings, obj, pictures, images, out, checkpoint, overwrite, resume, device)
 
 
 def nerf(
     *,
     obj: Path | None = None,
+    images: Path | None = None,
+    cameras: Path | None = None,
+    masks: Path | None = None,
     out: Path = Path("recon-nerf"),
     overwrite: bool = False,
     resume: bool = False,
@@ -216,6 +358,10 @@ def nerf(
 
     Args:
         obj: the mesh, in any format that trimesh reads. Default: the built-in building.
+        images: instead of a mesh, a folder of pictures with cameras: RGBA cut-outs, or pictures with masks.
+        cameras: with --images: transforms.json, COLMAP's folder, or a CSV of file,azimuth,elevation. Default: what is
+            there.
+        masks: with --images: a folder of grey pictures, white where the object is. Default: `masks` in that folder.
         out: the results folder.
         overwrite: replace the results folder, and the checkpoint beside it, if they exist.
         resume: go on from the checkpoint of a run that was stopped or killed; repeat its other options.
@@ -229,6 +375,7 @@ def nerf(
         seed: decides everything random.
         device: cpu, cuda or cuda:N.
     """
+    _check_pictures(obj, "--obj", images, cameras, masks, views)
     checkpoint = _prepare_checkpoint(out, overwrite, resume, device)
     from recon_engine.methods import nerf as method
 
@@ -241,11 +388,8 @@ def nerf(
         "seed": seed,
     }
     settings = method.nerf_settings(preset, fast=fast, **changes)
-    mesh, source = _object(obj, device)
-    if overwrite:
-        checkpoint.unlink(missing_ok=True)
-    result = method.from_mesh(mesh, settings, checkpoint=checkpoint, show_progress=True)
-    return _save(method.save_results, result, out, overwrite or resume, source, checkpoint)
+    pictures = None if images is None else _capture(images, cameras, masks, settings.image_size)
+    return _fit_to_pictures(method, settings, obj, pictures, images, out, checkpoint, overwrite, resume, device)
 
 
 def pose(
@@ -554,6 +698,7 @@ def commands() -> dict[str, Callable[..., int]]:
     return {
         "build": build,
         "fit-points": fit_points,
+        "fit-views": fit_views,
         "volume": volume,
         "nerf": nerf,
         "pose": pose,

@@ -12,16 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recon_engine.renderer import FoVPerspectiveCameras
 from recon_engine.report import Number, Picture, Report, versions
 
 from . import _pictures as pictures
 from ._run import History
-from ._views import Pictures, Placed, ViewSettings, cameras_at, take_pictures
+from ._views import Cameras, CameraSettings, Frame, Pictures, Subject, cameras_at, take_pictures
 from .build import silhouette_iou
 
 LOSSES = ("color", "silhouette")
-Render = Callable[[FoVPerspectiveCameras], Tensor]
+Render = Callable[[Cameras], Tensor]
 
 _FRAMES = 24  # of a turntable
 _EXAGGERATED = 4  # differences in pictures
@@ -39,15 +38,17 @@ class FieldResult:
     """What the fit of a volume or of a radiance field reached.
 
     Fields:
-        center: (3,), with `scale` the place of the object: x_object = x_fit * scale + center.
+        center: (3,), with the next two the place of the object: x_object = (x_fit rotation) * scale + center.
         scale: see `center`.
+        rotation: (3, 3), see `center`; the identity where the object came as a mesh.
         views: what the fit saw.
-        held_out: what it did not see.
+        held_out: what it did not see; `views` itself where there was nothing else.
         rendered: (M, S, S, 4), the result from the cameras of `held_out`: colours on black, and opacity.
         psnr: (M,) decibels of `rendered` to `held_out`, colours on black, over all pixels.
         psnr_inside: (M,) the same over the pixels of the object alone.
         iou: (M,) intersection over union of the silhouettes, both cut at one half.
-        turntable: pictures of object and result side by side, once around, (S, 2 S, 3) uint8.
+        turntable: pictures of the result, once around, (S, S, 3) uint8; (S, 2 S, 3) with the object on the left, where
+            it is known.
         history: the losses of every iteration.
         settings: what it was made with.
         interrupted: Ctrl-C ended it early.
@@ -56,6 +57,7 @@ class FieldResult:
 
     center: Tensor
     scale: float
+    rotation: Tensor
     views: Pictures
     held_out: Pictures
     rendered: Tensor
@@ -64,9 +66,19 @@ class FieldResult:
     iou: Tensor
     turntable: list[np.ndarray]
     history: History
-    settings: ViewSettings
+    settings: CameraSettings
     interrupted: bool
     seconds: float
+
+    @property
+    def is_unseen(self) -> bool:
+        """Whether the measures are of pictures that the fit did not see."""
+        return self.held_out is not self.views
+
+    @property
+    def frame(self) -> Frame:
+        """`center`, `scale` and `rotation`."""
+        return Frame(self.center, self.scale, self.rotation)
 
 
 def psnr(got: Tensor, expected: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -98,13 +110,13 @@ def measures(render: Render, held_out: Pictures) -> dict[str, Tensor]:
     }
 
 
-def turning(render: Render, placed: Placed, settings: ViewSettings) -> list[np.ndarray]:
-    """The frames of a turntable: the object and, right of it, the result."""
+def turning(render: Render, subject: Subject, settings: CameraSettings) -> list[np.ndarray]:
+    """The frames of a turntable: the object, where it is known, and right of it the result."""
     azimuth = torch.arange(_FRAMES) * (360.0 / _FRAMES)
     elevation = torch.full_like(azimuth, (settings.lowest + settings.highest) / 2)
-    cameras = cameras_at(elevation, azimuth, settings, placed.center.device)
-    sides = (take_pictures(placed, elevation, azimuth, settings).rgba, render(cameras))
-    return list(np.concatenate([pictures.on_paper(straight(side)) for side in sides], 2))
+    cameras = cameras_at(elevation, azimuth, settings, subject.frame.center.device)
+    sides = [] if subject.placed is None else [take_pictures(subject.placed, elevation, azimuth, settings).rgba]
+    return list(np.concatenate([pictures.on_paper(straight(side)) for side in (*sides, render(cameras))], 2))
 
 
 def straight(rgba: Tensor) -> np.ndarray:
@@ -121,6 +133,7 @@ def save_field(
     source: str,
     files: Mapping[str, str],
     numbers: Sequence[Number],
+    shown: Sequence[Picture] = (),
 ) -> None:
     """Write curves, pictures, turntable, metrics and report.
 
@@ -132,6 +145,7 @@ def save_field(
         source: what was fitted.
         files: the other files in the folder.
         numbers: shown besides those that every fit has.
+        shown: pictures beside the turntable.
 
     Raises:
         ImportError: pillow or matplotlib is missing; names the pip line.
@@ -148,11 +162,17 @@ def save_field(
     if result.interrupted:
         report.notice(f"The run was stopped after {steps} of {result.settings.iterations} iterations.")
     report.numbers([*_numbers(result), *numbers])
-    report.section("Turning", "The object on the left, the result on the right, from cameras all around.")
     gif = (folder / "turntable.gif").read_bytes()
-    report.pictures([Picture(gif, "The object and, right of it, the result, turning", "object, result", wide=True)])
+    height, width, _ = result.turntable[0].shape
+    if width > height:
+        report.section("Turning", "The object on the left, the result on the right, from cameras all around.")
+        turning = Picture(gif, "The object and, right of it, the result, turning", "object, result", wide=True)
+    else:
+        report.section("Turning", "The result, from cameras all around.")
+        turning = Picture(gif, "The result, turning", "result")
+    report.pictures([turning, *shown])
     report.section(
-        "Views that the fit never saw",
+        "Views that the fit never saw" if result.is_unseen else "Views that were fitted",
         f"Target, result, and where their colours differ, {_EXAGGERATED} times as strong as it is.",
     )
     report.pictures(_held_out(result, strips), cell=330)
@@ -179,8 +199,9 @@ def _strips(result: FieldResult) -> np.ndarray:
 def _metrics(result: FieldResult, source: str) -> dict[str, object]:
     held_out = result.held_out
     columns = (held_out.elevation, held_out.azimuth, result.psnr, result.psnr_inside, result.iou)
-    names = ("elevation", "azimuth", "psnr", "psnr_inside", "iou")
-    per_view = [dict(zip(names, row, strict=True)) for row in zip(*(c.tolist() for c in columns), strict=True)]
+    titles = ("view", "elevation", "azimuth", "psnr", "psnr_inside", "iou")
+    rows = zip(held_out.names, *(column.tolist() for column in columns), strict=True)
+    per_view = [dict(zip(titles, row, strict=True)) for row in rows]
     losses = {name: column[-1] for name, column in result.history.table().items() if column}
     return {
         "source": source,
@@ -192,36 +213,39 @@ def _metrics(result: FieldResult, source: str) -> dict[str, object]:
         "psnr_mean_inside": float(result.psnr_inside.mean()),
         "silhouette_iou_mean": float(result.iou.mean()),
         "loss": losses,
+        "measured_views_were_fitted": not result.is_unseen,
         "held_out": per_view,
         "center": result.center.tolist(),
         "scale": result.scale,
+        "rotation": result.rotation.tolist(),
         "settings": asdict(result.settings),
         "versions": versions(),
     }
 
 
 def _numbers(result: FieldResult) -> list[Number]:
-    unseen = len(result.psnr)
+    of = f"mean of {len(result.psnr)} views {'not fitted' if result.is_unseen else 'that were fitted'}"
     rate = result.history.length / max(result.seconds, 1e-9)
     digits = max(0, 1 - math.floor(math.log10(max(rate, 1e-3))))
     return [
-        Number("PSNR", f"{float(result.psnr.mean()):.1f} dB", f"mean of {unseen} views not fitted"),
+        Number("PSNR", f"{float(result.psnr.mean()):.1f} dB", of),
         Number("Worst view", f"{float(result.psnr.min()):.1f} dB", "PSNR"),
         Number("Inside", f"{float(result.psnr_inside.mean()):.1f} dB", "PSNR, without the background"),
-        Number("Silhouette IoU", f"{float(result.iou.mean()):.4f}", f"mean of {unseen} views not fitted"),
+        Number("Silhouette IoU", f"{float(result.iou.mean()):.4f}", of),
         Number("Time", f"{result.seconds:.1f} s", f"{result.history.length} iterations, {rate:.{digits}f} a second"),
     ]
 
 
 def _held_out(result: FieldResult, strips: np.ndarray) -> list[Picture]:
-    values = zip(strips, result.held_out.elevation.tolist(), result.held_out.azimuth.tolist(), result.psnr.tolist())
+    held_out = result.held_out
+    values = zip(strips, held_out.names, held_out.elevation.tolist(), held_out.azimuth.tolist(), result.psnr.tolist())
     return [
         Picture(
             pictures.png(strip),
-            f"Elevation {e:.0f} and azimuth {a:.0f} degrees: target, result and difference; PSNR {value:.1f} dB",
-            f"({e:.0f}°, {a:.0f}°) · {value:.1f} dB",
+            f"{name}, from elevation {e:.0f} and azimuth {a:.0f} degrees: target, result, difference; {value:.1f} dB",
+            f"{name} ({e:.0f}°, {a:.0f}°) · {value:.1f} dB",
         )
-        for strip, e, a, value in values
+        for strip, name, e, a, value in values
     ]
 
 
@@ -230,6 +254,6 @@ def _rows(result: FieldResult) -> list[list[str]]:
     columns = (held_out.elevation, held_out.azimuth, result.psnr, result.psnr_inside, result.iou)
     formats = ("{:.1f}°", "{:.1f}°", "{:.2f} dB", "{:.2f} dB", "{:.4f}")
     return [
-        [f"view {i + 1}", *(form.format(value) for form, value in zip(formats, row, strict=True))]
-        for i, row in enumerate(zip(*(column.tolist() for column in columns), strict=True))
+        [name, *(form.format(value) for form, value in zip(formats, row, strict=True))]
+        for name, *row in zip(held_out.names, *(column.tolist() for column in columns), strict=True)
     ]

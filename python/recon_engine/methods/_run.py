@@ -10,7 +10,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
@@ -41,6 +41,53 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[torch.Gene
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(seed)
         yield torch.Generator().manual_seed(seed)
+
+
+class OwnRandom:
+    """Random numbers of a run: inside `with`, torch's generators are the run's; outside they are the caller's.
+
+    The run goes on where it was when it was last left, whatever the caller has drawn in between.
+
+    Args:
+        seed: 0 or more.
+        device: the device whose global generator is the run's too, besides the CPU's.
+
+    Attributes:
+        generator: of the CPU, for choices made on the host; nobody else's at any time.
+    """
+
+    def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
+        self._device = torch.device(device)
+        with seeded(seed, device) as self.generator:
+            self._own = self._read()
+        self._others: dict[str, Tensor] = {}
+
+    def __enter__(self) -> OwnRandom:
+        self._others = self._read()
+        self._write(self._own)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._own = self._read()
+        self._write(self._others)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything to go on with, for a checkpoint. To be asked for outside `with`."""
+        return {"host": self.generator.get_state(), **self._own}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` gave. To be called outside `with`."""
+        self.generator.set_state(state["host"])
+        self._own = {name: value for name, value in state.items() if name != "host"}
+
+    def _read(self) -> dict[str, Tensor]:
+        state = {"cpu": torch.get_rng_state()}
+        return {**state, "cuda": torch.cuda.get_rng_state(self._device)} if self._device.type == "cuda" else state
+
+    def _write(self, state: Mapping[str, Tensor]) -> None:
+        torch.set_rng_state(state["cpu"])
+        if self._device.type == "cuda" and "cuda" in state:
+            torch.cuda.set_rng_state(state["cuda"], self._device)
 
 
 class History:
@@ -90,6 +137,19 @@ class History:
             self._rows = torch.cat([self._rows, self._rows.new_zeros(max(64, self.length), len(self.columns))])
         self._rows[self.length] = row.detach()
         self.length += 1
+
+    def reweigh(self, name: str, weight: float) -> None:
+        """Give a loss another weight from now on. The totals of earlier rows are shown with the new one too.
+
+        Raises:
+            ValueError: there is no such loss, or the weight is below 0 or not finite.
+        """
+        if name not in self.columns:
+            raise ValueError(f"name must be one of {', '.join(self.columns)}, got {name!r}")
+        if not 0 <= weight < float("inf"):
+            raise ValueError(f"weight must be 0 or more, got {weight}")
+        self.weights[self.columns.index(name)] = weight
+        self._used[self.columns.index(name)] = weight > 0
 
     def rows(self) -> Tensor:
         """(length, columns) as recorded, on the CPU."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ._run import History, Loop, seeded
+from ._run import History, Loop, OwnRandom
 from ._views import ViewSettings
 
 _SAVE_SECONDS = 30.0
@@ -94,6 +94,96 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return kept
 
 
+class Training:
+    """The steps of a fit: iterate over it, and stop when you like.
+
+    It begins from the checkpoint, if there is one. Between steps the caller may draw random numbers, look at the model
+    and change the weights of the losses (`history.reweigh`).
+
+    Args:
+        model: its parameters are changed in place.
+        optimizers: of these parameters.
+        losses: draws the batch of one step and returns a function for each column of the history. What is random comes
+            from torch's global generators or the one given.
+        history: where the losses go, planned for as many iterations as there shall be.
+        random: the random numbers of the steps.
+        checkpoint: where the state goes every now and then, and at the end.
+        iterations: how many steps, those of the checkpoint included.
+        label: the text before the progress bar.
+        show_progress: draw it.
+        before: called with the number of each step before it, for instance to set learning rates.
+        after: called after each step, for instance to keep parameters in their range.
+
+    Raises:
+        ValueError: the checkpoint is of another run.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        optimizers: Sequence[torch.optim.Optimizer],
+        losses: Callable[[torch.Generator], Sequence[Callable[[], Tensor]]],
+        history: History,
+        random: OwnRandom,
+        checkpoint: Checkpoint,
+        *,
+        iterations: int,
+        label: str,
+        show_progress: bool,
+        before: Callable[[int], None] | None = None,
+        after: Callable[[], None] | None = None,
+    ) -> None:
+        self.model, self.optimizers, self.losses, self.history = model, optimizers, losses, history
+        self.random, self.checkpoint = random, checkpoint
+        self.before, self.after = before, after
+        kept = checkpoint.load()
+        if kept is not None:
+            model.load_state_dict(kept["model"])
+            for optimizer, state in zip(optimizers, kept["optimizers"], strict=True):
+                optimizer.load_state_dict(state)
+            history.restore(kept["losses"])
+            random.restore(kept["random"])
+        self.loop = Loop(iterations, history, label, show_progress)
+        self.loop.seconds = 0.0 if kept is None else kept["seconds"]
+
+    def __iter__(self) -> Iterator[int]:
+        """The numbers of the steps that are left, each after it was made. Ctrl-C ends them after the current one.
+
+        Raises:
+            FloatingPointError: the learning rate was too high.
+        """
+        for i in self.loop:
+            with self.random:
+                self._step(i)
+            if self.checkpoint.is_due:
+                self.save()
+            yield i
+        self.save()
+
+    def save(self) -> None:
+        """Write the checkpoint now."""
+        self.checkpoint.save(
+            {
+                "model": self.model.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+                "losses": self.history.rows(),
+                "seconds": self.loop.seconds,
+                "random": self.random.state(),
+            }
+        )
+
+    def _step(self, i: int) -> None:
+        if self.before is not None:
+            self.before(i)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        self.history.total(self.losses(self.random.generator)).backward()
+        for optimizer in self.optimizers:
+            optimizer.step()
+        if self.after is not None:
+            self.after()
+
+
 def train(
     model: torch.nn.Module,
     losses: Callable[[torch.Generator], Sequence[Callable[[], Tensor]]],
@@ -104,12 +194,11 @@ def train(
     label: str,
     show_progress: bool,
 ) -> Loop:
-    """Adam on the parameters of a module, from the checkpoint on, if there is one.
+    """Adam on the parameters of a module, from the checkpoint on, if there is one: a whole `Training`.
 
     Args:
         model: its parameters are changed in place.
-        losses: draws the batch of one step and returns a function for each column of the history. What is random comes
-            from torch's global generators or the one given.
+        losses: as for `Training`.
         history: where the losses go.
         settings: iterations, learning rate, seed.
         checkpoint: where the state goes every now and then, and at the end.
@@ -125,47 +214,22 @@ def train(
     """
     device = next(model.parameters()).device
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
-    kept = checkpoint.load()
-    if kept is not None:
-        model.load_state_dict(kept["model"])
-        optimizer.load_state_dict(kept["optimizer"])
-        history.restore(kept["losses"])
-    loop = Loop(settings.iterations, history, label, show_progress)
 
-    with seeded(settings.seed, device) as generator:
-        if kept is not None:
-            loop.seconds = kept["seconds"]
-            _set_random_state(kept["random"], generator, device)
+    def set_rate(i: int) -> None:
+        optimizer.param_groups[0]["lr"] = settings.learning_rate_at(i)
 
-        def save() -> None:
-            checkpoint.save(
-                {
-                    "model": model.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "losses": history.rows(),
-                    "seconds": loop.seconds,
-                    "random": _random_state(generator, device),
-                }
-            )
-
-        for i in loop:
-            optimizer.param_groups[0]["lr"] = settings.learning_rate_at(i)
-            optimizer.zero_grad()
-            history.total(losses(generator)).backward()
-            optimizer.step()
-            if checkpoint.is_due:
-                save()
-        save()
-    return loop
-
-
-def _random_state(generator: torch.Generator, device: torch.device) -> dict[str, Tensor]:
-    state = {"host": generator.get_state(), "cpu": torch.get_rng_state()}
-    return {**state, "cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else state
-
-
-def _set_random_state(state: Mapping[str, Tensor], generator: torch.Generator, device: torch.device) -> None:
-    generator.set_state(state["host"])
-    torch.set_rng_state(state["cpu"])
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)
+    training = Training(
+        model,
+        [optimizer],
+        losses,
+        history,
+        OwnRandom(settings.seed, device),
+        checkpoint,
+        iterations=settings.iterations,
+        label=label,
+        show_progress=show_progress,
+        before=set_rate,
+    )
+    for _ in training:
+        pass
+    return training.loop

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .field import RadianceField
-from .fit import NerfResult, from_mesh, render
+from .fit import NerfResult, from_capture, from_mesh, render
 from .results import load_field, save_results
 from .settings import NerfSettings, nerf_settings
 
@@ -11,6 +11,7 @@ __all__ = [
     "NerfResult",
     "NerfSettings",
     "RadianceField",
+    "from_capture",
     "from_mesh",
     "load_field",
     "nerf_settings",

@@ -15,19 +15,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from recon_engine.captures import Capture
 from recon_engine.renderer import (
     EmissionAbsorptionRaymarcher,
-    FoVPerspectiveCameras,
     ImplicitRenderer,
     MonteCarloRaysampler,
     NDCMultinomialRaysampler,
 )
 from recon_engine.structures import Meshes
 
+from .._captured import of_capture, settings_of
 from .._fields import LOSSES, FieldResult, measures, turning
 from .._run import History, seeded
 from .._train import Checkpoint, train
-from .._views import Pictures, fitted_views, held_out_views, huber, place
+from .._views import Cameras, Pictures, Subject, huber, of_mesh
 from .field import RadianceField
 from .settings import NerfSettings, nerf_settings
 
@@ -70,30 +71,63 @@ def from_mesh(
         FloatingPointError: the learning rate was too high.
     """
     settings = nerf_settings() if settings is None else settings
-    placed = place(target)
-    device = placed.center.device
-    views = fitted_views(placed, settings)
+    return _fit(of_mesh(target, settings), settings, checkpoint, show_progress)
+
+
+def from_capture(
+    capture: Capture,
+    settings: NerfSettings | None = None,
+    *,
+    checkpoint: Path | None = None,
+    show_progress: bool = False,
+    device: torch.device | str = "cpu",
+) -> NerfResult:
+    """Fit a radiance field to pictures from files, with their cameras.
+
+    Args:
+        capture: of `recon_engine.captures.load_capture`. The object is centred, stood upright and scaled into the unit
+            sphere first.
+        settings: `nerf_settings()` when not given; what they say of cameras, light and depths is the capture's.
+        checkpoint: a file that the state is kept in every half minute and at the end. Where it exists the fit goes on
+            from it, and ends as if it had not been stopped.
+        show_progress: draw a progress bar.
+        device: where to compute.
+
+    Returns:
+        The field and its measures. The same seed gives the same field.
+
+    Raises:
+        ValueError: cameras that do not fit the pictures; a checkpoint of another run.
+        FloatingPointError: the learning rate was too high.
+    """
+    settings = nerf_settings() if settings is None else settings
+    subject = of_capture(capture, device)
+    return _fit(subject, settings_of(subject, settings), checkpoint, show_progress)
+
+
+def _fit(subject: Subject, settings: NerfSettings, checkpoint: Path | None, show_progress: bool) -> NerfResult:
+    device = subject.frame.center.device
     with seeded(settings.seed, device):
         field = RadianceField(settings.harmonics, settings.omega, settings.hidden).to(device)
     history = History(LOSSES, (1.0, 1.0), settings.iterations, device)
     loop = train(
         field,
-        partial(_losses, field, _random_rays(settings), views, settings),
+        partial(_losses, field, _random_rays(settings), subject.views, settings),
         history,
         settings,
-        Checkpoint(checkpoint, {"method": "nerf", "target": placed.about, **asdict(settings)}),
+        Checkpoint(checkpoint, {"method": "nerf", "target": subject.about, **asdict(settings)}),
         label="fitting a radiance field",
         show_progress=show_progress,
     )
     see = partial(render, field, settings=settings)
-    held_out = held_out_views(placed, settings)
     return NerfResult(
-        center=placed.center,
-        scale=placed.scale,
-        views=views,
-        held_out=held_out,
-        **measures(see, held_out),
-        turntable=turning(see, placed, settings),
+        center=subject.frame.center,
+        scale=subject.frame.scale,
+        rotation=subject.frame.rotation,
+        views=subject.views,
+        held_out=subject.held_out,
+        **measures(see, subject.held_out),
+        turntable=turning(see, subject, settings),
         history=history,
         settings=settings,
         interrupted=loop.interrupted,
@@ -102,7 +136,7 @@ def from_mesh(
     )
 
 
-def render(field: RadianceField, cameras: FoVPerspectiveCameras, settings: NerfSettings) -> Tensor:
+def render(field: RadianceField, cameras: Cameras, settings: NerfSettings) -> Tensor:
     """(N, S, S, 4): colours on black and opacity of a field from N cameras, without gradients."""
     near, far = settings.depths
     rays = NDCMultinomialRaysampler(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .fit import VolumeModel, VolumeResult, from_mesh, render
+from .fit import VolumeModel, VolumeResult, from_capture, from_mesh, render
 from .results import load_volume, save_results
 from .settings import VolumeSettings, volume_settings
 
@@ -10,6 +10,7 @@ __all__ = [
     "VolumeModel",
     "VolumeResult",
     "VolumeSettings",
+    "from_capture",
     "from_mesh",
     "load_volume",
     "render",

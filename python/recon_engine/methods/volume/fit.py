@@ -16,19 +16,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recon_engine.captures import Capture
 from recon_engine.renderer import (
     EmissionAbsorptionRaymarcher,
-    FoVPerspectiveCameras,
     NDCMultinomialRaysampler,
     RayBundle,
     VolumeRenderer,
 )
 from recon_engine.structures import Meshes, Volumes
 
+from .._captured import of_capture, settings_of
 from .._fields import LOSSES, FieldResult, measures, turning
 from .._run import History
 from .._train import Checkpoint, train
-from .._views import Pictures, fitted_views, held_out_views, huber, place
+from .._views import Cameras, Pictures, Subject, huber, of_mesh
 from .settings import VolumeSettings, volume_settings
 
 _START_DENSITY = -4.0  # its sigmoid, 0.018, is thin enough that every voxel is seen
@@ -95,30 +96,64 @@ def from_mesh(
         FloatingPointError: the learning rate was too high.
     """
     settings = volume_settings() if settings is None else settings
-    placed = place(target)
-    views = fitted_views(placed, settings)
-    model = VolumeModel(settings).to(placed.center.device)
-    history = History(LOSSES, (1.0, 1.0), settings.iterations, placed.center.device)
+    return _fit(of_mesh(target, settings), settings, checkpoint, show_progress)
+
+
+def from_capture(
+    capture: Capture,
+    settings: VolumeSettings | None = None,
+    *,
+    checkpoint: Path | None = None,
+    show_progress: bool = False,
+    device: torch.device | str = "cpu",
+) -> VolumeResult:
+    """Fit a volume to pictures from files, with their cameras.
+
+    Args:
+        capture: of `recon_engine.captures.load_capture`. The object is centred, stood upright and scaled into the unit
+            sphere first.
+        settings: `volume_settings()` when not given; what they say of cameras, light and depths is the capture's.
+        checkpoint: a file that the state is kept in every half minute and at the end. Where it exists the fit goes on
+            from it, and ends as if it had not been stopped.
+        show_progress: draw a progress bar.
+        device: where to compute.
+
+    Returns:
+        The volume and its measures. The same seed gives the same volume.
+
+    Raises:
+        ValueError: cameras that do not fit the pictures; a checkpoint of another run.
+        FloatingPointError: the learning rate was too high.
+    """
+    settings = volume_settings() if settings is None else settings
+    subject = of_capture(capture, device)
+    return _fit(subject, settings_of(subject, settings), checkpoint, show_progress)
+
+
+def _fit(subject: Subject, settings: VolumeSettings, checkpoint: Path | None, show_progress: bool) -> VolumeResult:
+    device = subject.frame.center.device
+    model = VolumeModel(settings).to(device)
+    history = History(LOSSES, (1.0, 1.0), settings.iterations, device)
     loop = train(
         model,
-        partial(_losses, model, _renderer(settings), views, settings),
+        partial(_losses, model, _renderer(settings), subject.views, settings),
         history,
         settings,
-        Checkpoint(checkpoint, {"method": "volume", "target": placed.about, **asdict(settings)}),
+        Checkpoint(checkpoint, {"method": "volume", "target": subject.about, **asdict(settings)}),
         label="fitting a volume",
         show_progress=show_progress,
     )
     with torch.no_grad():
         volumes = model()
     see = partial(render, volumes, settings=settings)
-    held_out = held_out_views(placed, settings)
     return VolumeResult(
-        center=placed.center,
-        scale=placed.scale,
-        views=views,
-        held_out=held_out,
-        **measures(see, held_out),
-        turntable=turning(see, placed, settings),
+        center=subject.frame.center,
+        scale=subject.frame.scale,
+        rotation=subject.frame.rotation,
+        views=subject.views,
+        held_out=subject.held_out,
+        **measures(see, subject.held_out),
+        turntable=turning(see, subject, settings),
         history=history,
         settings=settings,
         interrupted=loop.interrupted,
@@ -127,7 +162,7 @@ def from_mesh(
     )
 
 
-def render(volumes: Volumes, cameras: FoVPerspectiveCameras, settings: VolumeSettings) -> Tensor:
+def render(volumes: Volumes, cameras: Cameras, settings: VolumeSettings) -> Tensor:
     """(N, S, S, 4): colours on black and opacity of one volume from N cameras, without gradients."""
     renderer = _renderer(replace(settings, rays_per_view=0, stratified=False))
     size = settings.image_size

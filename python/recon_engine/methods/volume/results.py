@@ -33,7 +33,8 @@ def save_results(result: VolumeResult, folder: Path, source: str) -> None:
             "densities": result.volumes.densities()[0].half().cpu(),
             "colors": colors[0].half().cpu(),
             "voxel_size": settings.voxel_size * result.scale,
-            "center": result.center.tolist(),
+            "center": (result.rotation @ result.center).tolist(),
+            "rotation": result.rotation.tolist(),
         },
         folder / "volume.pt",
     )
@@ -51,6 +52,9 @@ def save_results(result: VolumeResult, folder: Path, source: str) -> None:
 
 def load_volume(path: Path | str, device: torch.device | str = "cpu") -> Volumes:
     """The volume of a results folder, at the place and scale of the object.
+
+    Of pictures with cameras from files the volume stands upright, which their world need not: a point x of it is at
+    x @ rotation there, with the `rotation` that the file holds too.
 
     Args:
         path: the file `volume.pt`.
