@@ -32,6 +32,7 @@ PACKAGES = {
     "datasets": "ShapeNet and R2N2",
     "common": "devices and version shims",
     "compat": "programs written for PyTorch3D",
+    "captures": "pictures with cameras: COLMAP, transforms.json, CSV",
     "methods": "whole reconstructions",
 }
 

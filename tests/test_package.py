@@ -89,7 +89,9 @@ def test_import_is_light():
     assert result.stdout == "[]\n", result.stderr
 
 
-@pytest.mark.parametrize("module", ["transforms", "io", "structures", "utils", "common", "renderer.cameras"])
+@pytest.mark.parametrize(
+    "module", ["transforms", "io", "structures", "utils", "common", "captures", "renderer.cameras"]
+)
 def test_works_without_the_compiled_module(module):
     result = _python(
         f"import sys; sys.modules['recon_engine._C'] = None; import recon_engine.{module}; "

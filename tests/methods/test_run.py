@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from recon_engine.methods._run import History, Loop, extra, results_folder, seeded
+from recon_engine.methods._run import History, Loop, OwnRandom, extra, results_folder, seeded
 
 
 def history(iterations: int = 10) -> History:
@@ -131,6 +131,46 @@ def test_seeded_repeats_and_leaves_the_callers_numbers_alone():
     with seeded(1) as generator:
         again = torch.rand(2), torch.rand(2, generator=generator)
     torch.testing.assert_close(first, again)
+
+
+def test_a_run_has_random_numbers_of_its_own():
+    with seeded(1) as generator:
+        expected = torch.rand(3), torch.rand(3, generator=generator)
+    torch.manual_seed(5)
+    others = torch.rand(4)
+    torch.manual_seed(5)
+    own, got, between = OwnRandom(1), [], [torch.rand(1)]
+    for _ in range(3):
+        with own:
+            got.append((torch.rand(1), torch.rand(1, generator=own.generator)))
+        between.append(torch.rand(1))
+    torch.testing.assert_close(torch.cat(between), others)
+    for i in range(2):
+        torch.testing.assert_close(torch.cat([pair[i] for pair in got]), expected[i])
+
+
+def test_random_numbers_go_on_from_their_state():
+    own = OwnRandom(1)
+    with own:
+        torch.rand(2)
+    state, other = own.state(), OwnRandom(7)
+    other.restore(state)
+    drawn = []
+    for random in (own, other):
+        with random:
+            drawn.append((torch.rand(3), torch.rand(3, generator=random.generator)))
+    torch.testing.assert_close(drawn[0], drawn[1])
+
+
+def test_weights_may_change():
+    record = history()
+    assert record.total([constant(3.0), constant(5.0)]).item() == 6.0
+    record.reweigh("b", 0.5)
+    record.reweigh("a", 0.0)
+    x = torch.ones(1, requires_grad=True)
+    record.total([lambda: x.sum(), lambda: 4 * x.sum()]).backward()
+    assert x.grad.item() == 2.0
+    assert record.table()["total"] == [2.5, 2.0]
 
 
 def test_extra_names_the_pip_line():

@@ -103,9 +103,9 @@ class FitViewsSettings(CameraSettings):
 
 
 # The documented colours move by gradient descent at the vertices' rate, and in 2000 steps come two thirds of their way.
-# Framing has cameras all around whose pictures the object fills. Edges are less soft: soft ones reach outwards, and the
-# shape shrinks until they do not. Shape and colours move from coarse to fine, so that weaker priors keep it smooth and
-# a quarter of the steps is enough.
+# Framing has cameras all around whose pictures the object fills, and an image, which is finer than the triangles. Edges
+# are less soft: soft ones reach outwards, and the shape shrinks until they do not. Shape and image move from coarse to
+# fine, so that weaker priors keep the surface smooth, and a quarter of the steps is enough.
 _PRESETS: dict[str, dict[str, Any]] = {
     "documented": {},
     "silhouette": {"weight_rgb": 0.0},
@@ -115,11 +115,12 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "highest": 60.0,
         "fov": None,
         "light": (2.0, 3.0, 3.0),
+        "texture": "uv",
         "iterations": 500,
         "sigma": 1e-5,
         "weight_edge": 0.1,
-        "weight_normal": 0.03,
-        "weight_laplacian": 0.1,
+        "weight_normal": 0.05,
+        "weight_laplacian": 0.05,
         "shape_rate": 0.003,
         "color_rate": 0.02,
     },
