@@ -26,7 +26,7 @@ py := $(VENV)/bin/python
 pip := $(py) -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs bench bench-growth bench-table quality wheel wheel-test clean
+.PHONY: help demo test lint format docs bench bench-growth bench-table quality surface wheel wheel-test clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -76,6 +76,9 @@ bench-table: ## write the tables of README.md again from the committed results
 # RECON_DATA names the folder of real meshes; rows of those are left out without it.
 quality: $(VENV)/.installed ## measure what the methods reach (docs/quality.md)
 	$(py) benchmarks/quality.py $(QUALITY_METHODS)
+
+surface: $(VENV)/.installed ## write docs/surface.md again
+	$(py) tests/surface.py
 
 wheel: ## build the wheel of this Python version into dist/
 	$(PYTHON) -m pip wheel --disable-pip-version-check . --no-deps --wheel-dir dist

@@ -114,6 +114,12 @@ recon::Arg to_arg(PyObject* o, Metadata& m) {
     for (const py::handle item : py::reinterpret_borrow<py::sequence>(o)) list.push_back(item.cast<int64_t>());
     return list;
   }
+  // A number of numpy knows which of Python's it is.
+  const py::handle number(o);
+  if (py::hasattr(number, "item") && py::hasattr(number, "ndim") && number.attr("ndim").cast<int>() == 0) {
+    const py::object item = number.attr("item")();
+    if (!py::hasattr(item, "item")) return to_arg(item.ptr(), m);
+  }
   throw py::type_error(std::string("arguments are tensors, numbers, strings, lists of ints or None, got ") +
                        Py_TYPE(o)->tp_name);
 }

@@ -45,12 +45,16 @@ OTHER_SIGNATURE |= {
 }
 
 
-@pytest.fixture(scope="module")
-def recorder():
+def load_recorder():
     spec = importlib.util.spec_from_file_location("record_names", REFERENCE / "record_names.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def recorder():
+    return load_recorder()
 
 
 def accepts(ours, theirs):

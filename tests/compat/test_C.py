@@ -82,6 +82,20 @@ def test_fine_rasterisation_takes_the_faces_of_the_bins():
     assert (nothing[0] == -1).all()
 
 
+def test_numbers_of_numpy():
+    """A blur computed with numpy makes the flags that are compared with it numpy's as well."""
+    faces, none = random(6, 3, 3) + 0.5, torch.full((6,), -1)
+    first, count = torch.tensor([0]), torch.tensor([6])
+
+    def rasterized(blur, K, flag):
+        return _C.rasterize_meshes(faces, first, count, none, (9, 12), blur, K, 0, 0, flag, flag, not flag)
+
+    ours = rasterized(np.float32(0.01), np.int64(3), np.float64(0.01) > 0.0)
+    expected = rasterized(float(np.float32(0.01)), 3, True)
+    for got, plain in zip(ours, expected):
+        torch.testing.assert_close(got, plain, rtol=0, atol=0)
+
+
 def test_spheres_are_those_of_the_renderer():
     given = ([7, 6, 10], {"n_track": 3})
     spheres = torch.cat([normal(5, 2), 4 + random(5, 1)], 1), random(5, 3), 0.5 + random(5)
@@ -112,6 +126,9 @@ def test_spheres_are_those_of_the_renderer():
     assert (native.orthogonal, native.right_handed, str(native)) == (False, False, "pulsar::Renderer[cpu]")
     assert native == _C.PulsarRenderer(*given[0], False, False, _C.EPS, 3, 3)
     assert native != _C.PulsarRenderer(*given[0], True, False, _C.EPS, 3, 3)
+    # Cameras have depths as tensors.
+    again, _ = native.forward(*arguments, 0.1, torch.tensor([8.0]), torch.tensor([1.5]), None, None)
+    torch.testing.assert_close(again, same, rtol=0, atol=0)
     count, _ = native.forward(*arguments, *numbers.values(), None, None, mode=1)
     assert count.shape == (6, 7, 1)
 

@@ -164,7 +164,9 @@ class PulsarRenderer:
         background: Tensor | None,
         numbers: tuple[float, float, float, float, int, int],
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        gamma, max_depth, min_depth, allowed_difference, max_n_hits, mode = numbers
+        # PyTorch3D hands over tensors where its cameras have them.
+        gamma, max_depth, min_depth, allowed_difference = (float(number) for number in numbers[:4])
+        max_n_hits, mode = (int(number) for number in numbers[4:])
         settings = self._renderer._renderer
         pos, col, rad, camera, opacity = inputs
         assert pos is not None
