@@ -29,6 +29,7 @@ PACKAGES = {
     "io": "files",
     "utils": "ready-made meshes, conversions of cameras",
     "vis": "pictures for notebooks",
+    "viewer": "files and runs in a browser",
     "datasets": "ShapeNet and R2N2",
     "common": "devices and version shims",
     "compat": "programs written for PyTorch3D",
@@ -103,6 +104,8 @@ def _value(hint: Any) -> str:
         return ",".join(map(str, kinds))
     if len(kinds) == 1 and typing.get_origin(kinds[0]) is typing.Literal:
         return _value(kinds[0])
+    if typing.get_origin(kinds[0]) is tuple:
+        return " ".join(_value(kind) for kind in typing.get_args(kinds[0]))
     return {Path: "PATH", int: "INT", float: "FLOAT", str: "TEXT", bool: ""}.get(kinds[0], "VALUE")
 
 

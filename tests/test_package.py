@@ -81,7 +81,8 @@ def test_the_build_needs_no_torch():
 def test_import_is_light():
     heavy = ["scipy", "trimesh", "imageio", "PIL", "matplotlib", "tqdm", "tyro", "plotly", "viser", "torchvision"]
     packages = ", ".join(
-        f"recon_engine.{name}" for name in ("ops", "renderer", "structures", "io", "transforms", "vis", "datasets")
+        f"recon_engine.{name}"
+        for name in ("ops", "renderer", "structures", "io", "transforms", "vis", "datasets", "viewer")
     )
     code = f"import sys, torch, numpy; before = set(sys.modules); import recon_engine, {packages}; "
     code += f"print(sorted((set(sys.modules) - before) & set({heavy})))"

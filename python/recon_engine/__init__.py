@@ -11,7 +11,19 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_SUBPACKAGES = ("common", "compat", "io", "loss", "methods", "ops", "renderer", "structures", "transforms", "utils")
+_SUBPACKAGES = (
+    "common",
+    "compat",
+    "io",
+    "loss",
+    "methods",
+    "ops",
+    "renderer",
+    "structures",
+    "transforms",
+    "utils",
+    "viewer",
+)
 _QUICK = ("depth_map", "load", "render", "turntable")
 
 
@@ -20,10 +32,12 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"{__name__}.{name}")
     if name in _QUICK:
         return getattr(importlib.import_module(f"{__name__}.quick"), name)
+    if name == "show":
+        return importlib.import_module(f"{__name__}.viewer").show
     if name == "reference":
         return importlib.import_module(f"{__name__}._op").reference
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_SUBPACKAGES, *_QUICK, "reference"])
+    return sorted([*globals(), *_SUBPACKAGES, *_QUICK, "reference", "show"])

@@ -1,4 +1,4 @@
-"""The `recon` command: build, fit-points, fit-views, volume, nerf, pose, render, compat, demo and doctor.
+"""The `recon` command: build, fit-points, fit-views, volume, nerf, pose, render, view, compat, demo and doctor.
 
 Wrong input ends in one line on stderr and exit code 2; Ctrl-C saves what was reached and ends with 130.
 """
@@ -85,7 +85,7 @@ def build(
 
     if obj is not None:
         settings = method.mesh_settings(preset, **changes)
-        result = method.from_mesh(load_mesh(obj, device), settings, show_progress=True)
+        result = method.from_mesh(load_mesh(obj, device), settings, show_progress=True, live=_live(out))
         return _save(method.save_results, result, out, overwrite, obj.name)
     assert images is not None
     assert angles is not None
@@ -100,6 +100,7 @@ def build(
         settings,
         init=None if init is None else load_mesh(init, device),
         show_progress=True,
+        live=_live(out),
         device=device,
     )
     return _save(method.save_results, result, out, overwrite, f"{len(cutouts.names)} pictures in {images.name}")
@@ -140,7 +141,7 @@ def fit_points(
     changes = {"iterations": iters, "learning_rate": lr, "level": level, "samples": samples, "seed": seed}
     settings = method.fit_settings(preset, **changes)
     verts, faces = load_shape(file)
-    result = method.fit_points(verts.to(device), faces.to(device), settings, show_progress=True)
+    result = method.fit_points(verts.to(device), faces.to(device), settings, show_progress=True, live=_live(out))
     return _save(method.save_results, result, out, overwrite, file.name)
 
 
@@ -662,8 +663,45 @@ def demo(*, out: Path = Path("recon-demo"), overwrite: bool = True, iters: int =
     from recon_engine.methods.shapes import building
 
     settings = method.mesh_settings("framed", iterations=iters)
-    result = method.from_mesh(building(colors=True, device=device), settings, show_progress=True)
+    result = method.from_mesh(building(colors=True, device=device), settings, show_progress=True, live=_live(out))
     return _save(method.save_results, result, out, overwrite, "the built-in building")
+
+
+def view(
+    files: Annotated[tuple[Path, ...], "positional"],
+    /,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    browser: bool = True,
+) -> int:
+    """Look at files and runs in a browser; a run that goes on is followed.
+
+    Args:
+        files: meshes, point clouds, volume.pt, field.pt, .npy arrays, results folders, or the --out of a run that goes
+            on. Several are shown together.
+        host: the address to listen at; 0.0.0.0 lets the network look.
+        port: the port, or the next one that is free.
+        browser: open the page here. Over SSH the address is printed only.
+    """
+    from recon_engine.viewer import Viewer
+
+    if not 0 <= port <= 65535:
+        raise ValueError(f"--port must be from 0 to 65535, got {port}")
+    with Viewer(*files, host=host, port=port) as viewer:
+        print(f"page: {viewer.url}", flush=True)
+        if "SSH_CONNECTION" in os.environ:
+            number = viewer.server.get_port()
+            print(f"over SSH: ssh -L {number}:localhost:{number} {os.uname().nodename}", flush=True)
+        elif browser and (sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            import webbrowser
+
+            webbrowser.open(viewer.url)
+        try:
+            viewer.follow()
+        except KeyboardInterrupt:
+            print()
+    return 0
 
 
 def doctor() -> int:
@@ -703,6 +741,7 @@ def commands() -> dict[str, Callable[..., int]]:
         "nerf": nerf,
         "pose": pose,
         "render": render,
+        "view": view,
         "compat": compat,
         "demo": demo,
         "doctor": doctor,
@@ -767,6 +806,11 @@ def _prepare_checkpoint(out: Path, overwrite: bool, resume: bool, device: str) -
     return checkpoint
 
 
+def _live(out: Path) -> Path:
+    """The file beside the results folder that a running fit shows itself in."""
+    return out.with_name(out.name + ".live")
+
+
 def _check_device(device: str) -> None:
     import torch
 
@@ -789,6 +833,7 @@ def _save(
 
     with results_folder(out, overwrite) as folder:
         save(result, folder, source)
+    _live(out).unlink(missing_ok=True)
     print(f"report: {(out / 'report.html').absolute()}")
     if not result.interrupted:
         if checkpoint is not None:

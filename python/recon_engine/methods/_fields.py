@@ -218,9 +218,19 @@ def _metrics(result: FieldResult, source: str) -> dict[str, object]:
         "center": result.center.tolist(),
         "scale": result.scale,
         "rotation": result.rotation.tolist(),
+        "cameras_of_fit": _cameras(result),
         "settings": asdict(result.settings),
         "versions": versions(),
     }
+
+
+def _cameras(result: FieldResult) -> list[dict[str, object]]:
+    """R, T and field of view, in degrees, of the cameras that the result was measured from, in the units of the fit."""
+    cameras = result.held_out.cameras
+    focal = cameras.get_projection_transform().get_matrix()[:, 1, 1]
+    fov = torch.rad2deg(2 * torch.atan(1 / focal)).expand(len(cameras))
+    matrices = zip(cameras.R.tolist(), cameras.T.tolist(), fov.tolist(), strict=True)
+    return [dict(zip(("R", "T", "fov"), row, strict=True)) for row in matrices]
 
 
 def _numbers(result: FieldResult) -> list[Number]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -27,6 +28,7 @@ from recon_engine.renderer import (
 from recon_engine.structures import Meshes
 from recon_engine.utils import ico_sphere
 
+from .._live import Live
 from .._run import History, Loop, seeded
 from .._surface import mean_square_to_nearest, surface_points
 from ..shapes import create_cube
@@ -118,13 +120,20 @@ class BuildResult:
     seconds: float
 
 
-def from_mesh(target: Meshes, settings: BuildSettings | None = None, *, show_progress: bool = False) -> BuildResult:
+def from_mesh(
+    target: Meshes,
+    settings: BuildSettings | None = None,
+    *,
+    show_progress: bool = False,
+    live: Path | None = None,
+) -> BuildResult:
     """Reconstruct a mesh from silhouettes that are rendered from it.
 
     Args:
         target: one mesh. It is centred and scaled to half extent 0.5 first; the result is put back at its scale.
         settings: `mesh_settings()` when not given.
         show_progress: draw a progress bar.
+        live: a file that the mesh is written to every second, for `recon view`.
 
     Returns:
         The reconstruction and its measures. The same seed gives the same mesh.
@@ -142,7 +151,9 @@ def from_mesh(target: Meshes, settings: BuildSettings | None = None, *, show_pro
     names = [f"view {i + 1}" for i in range(len(views))]
     targets = silhouettes(target, views, settings)
     start = _start(settings, target.device)
-    fitted, history, loop = _fit(start, targets, views, settings, show_progress)
+    fitted, history, loop = _fit(
+        start, targets, views, settings, show_progress, Live(live, settings.iterations, frame.undo)
+    )
     unseen = Views(torch.full((12,), 20.0), torch.linspace(-165, 165, 12), settings.distance, fov)
     rendered = silhouettes(fitted, views, settings)
     return BuildResult(
@@ -176,6 +187,7 @@ def from_images(
     *,
     init: Meshes | None = None,
     show_progress: bool = False,
+    live: Path | None = None,
     device: torch.device | str = "cpu",
 ) -> BuildResult:
     """Reconstruct an object from cut-out photographs.
@@ -189,6 +201,7 @@ def from_images(
         init: the mesh to start from, for instance an earlier result; the result is put back at its scale. Without it
             the start is the one of the settings and the result has the units of the fit.
         show_progress: draw a progress bar.
+        live: a file that the mesh is written to every second, for `recon view`.
         device: where to compute.
 
     Returns:
@@ -211,7 +224,8 @@ def from_images(
     fov = math.degrees(2 * math.atan(0.5 / (settings.distance - 0.5))) if settings.fov is None else settings.fov
     views = Views(elevation, azimuth, settings.distance, fov)
     targets = cutouts.alpha.to(device)
-    fitted, history, loop = _fit(start, targets, views, settings, show_progress)
+    place = None if frame is None else frame.undo
+    fitted, history, loop = _fit(start, targets, views, settings, show_progress, Live(live, settings.iterations, place))
     rendered = silhouettes(fitted, views, settings)
     return BuildResult(
         mesh=fitted if frame is None else frame.undo(fitted),
@@ -319,7 +333,7 @@ def _silhouette_renderer(settings: BuildSettings, device: torch.device | str) ->
 
 
 def _fit(
-    start: Meshes, targets: Tensor, views: Views, settings: BuildSettings, show_progress: bool
+    start: Meshes, targets: Tensor, views: Views, settings: BuildSettings, show_progress: bool, live: Live
 ) -> tuple[Meshes, History, Loop]:
     """Deform `start` until its silhouettes are the targets; also the losses and how the loop went."""
     renderer = _silhouette_renderer(settings, start.device)
@@ -349,6 +363,7 @@ def _fit(
             )
             total.backward()
             optimizer.step()
+            live.show(mesh, history)
     return start.offset_verts(offset.detach()), history, loop
 
 

@@ -83,10 +83,27 @@ def _metrics(result: BuildResult, source: str) -> dict[str, object]:
         "silhouette_iou_mean_unseen_views": result.unseen_iou,
         "chamfer": result.chamfer,
         "fov": result.views.fov,
+        "cameras": _cameras(result),
         "silhouette_iou": per_view,
         "settings": asdict(result.settings),
         "versions": versions(),
     }
+
+
+def _cameras(result: BuildResult) -> list[dict[str, object]]:
+    """R, T and field of view of each view's camera at the place and scale of the mesh.
+
+    These are read off the mesh: x = x_fit * scale + center, so x_view = (x - center) R + scale T.
+    """
+    placed, fitted = (mesh.verts_packed().detach().cpu() for mesh in (result.mesh, result.fitted))
+    scale = (placed - placed.mean(0)).norm() / (fitted - fitted.mean(0)).norm().clamp(min=1e-30)
+    center = placed.mean(0) - scale * fitted.mean(0)
+    R, T = result.views.rotation_translation()
+    T = scale * T - center @ R
+    return [
+        {"view": name, "R": r, "T": t, "fov": result.views.fov}
+        for name, r, t in zip(result.names, R.tolist(), T.tolist(), strict=True)
+    ]
 
 
 def _report(result: BuildResult, folder: Path, source: str, strips: np.ndarray) -> Report:

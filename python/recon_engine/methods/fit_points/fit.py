@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple, cast
 
 import torch
@@ -13,6 +14,7 @@ from recon_engine.loss import chamfer_distance, mesh_edge_loss, mesh_laplacian_s
 from recon_engine.structures import Meshes
 from recon_engine.utils import ico_sphere
 
+from .._live import Live
 from .._run import History, Loop, seeded
 from .._surface import mean_square_to_nearest, surface_points
 from .settings import FitPointsSettings, fit_settings
@@ -76,6 +78,7 @@ def fit_points(
     settings: FitPointsSettings | None = None,
     *,
     show_progress: bool = False,
+    live: Path | None = None,
 ) -> FitPointsResult:
     """Deform a sphere until its surface lies on the target.
 
@@ -84,6 +87,7 @@ def fit_points(
         faces: (F, 3) int64, the target mesh; None or F = 0 for a point cloud.
         settings: `fit_settings()` when not given.
         show_progress: draw a progress bar.
+        live: a file that the mesh is written to every second, for `recon view`.
 
     Returns:
         The deformed sphere and its measures. The same seed gives the same mesh.
@@ -99,6 +103,7 @@ def fit_points(
     weights = [getattr(settings, f"weight_{name}") for name in LOSSES]
     history = History(LOSSES, weights, settings.iterations, verts.device)
     loop = Loop(settings.iterations, history, "fitting", show_progress)
+    shown = Live(live, settings.iterations, lambda mesh: mesh.update_padded(mesh.verts_padded() * scale + center))
     offset = torch.zeros_like(start.verts_packed(), requires_grad=True)
     optimizer = torch.optim.SGD([offset], lr=settings.learning_rate, momentum=settings.momentum)
     with seeded(settings.seed, verts.device):
@@ -115,6 +120,7 @@ def fit_points(
             )
             total.backward()
             optimizer.step()
+            shown.show(mesh, history)
         fitted = start.offset_verts(offset.detach())
         points = target.points(_MEASURED_SAMPLES)
     return FitPointsResult(
