@@ -242,9 +242,16 @@ _picture_entry("unlit", HardPhongShader, lights=AmbientLights())
 
 
 @_entry
-def silhouette_of_given_vertices() -> Entry:
-    meshes, render = ico_sphere(1), _mesh_renderer(SoftSilhouetteShader)
-    return lambda verts: render(meshes.update_padded(verts)), (meshes.verts_padded() + _shake(meshes),)
+def pictures_of_given_vertices() -> Entry:
+    meshes, lights = ico_sphere(1), DirectionalLights(direction=((1.0, 1.0, 1.0),))
+    renders = [_mesh_renderer(shader, lights=lights) for shader in (SoftSilhouetteShader, HardPhongShader)]
+
+    def function(verts: Tensor) -> Any:
+        moved = meshes.update_padded(verts)
+        moved.textures = TexturesVertex(verts)
+        return tuple(render(moved) for render in renders)
+
+    return function, (meshes.verts_padded() + _shake(meshes),)
 
 
 @_entry
@@ -382,13 +389,12 @@ def volumes() -> Entry:
     )
     render, cameras = VolumeRenderer(sampler, EmissionAbsorptionRaymarcher()), _cameras(2)
 
-    def function(log_densities: Tensor, features: Tensor) -> Any:
-        densities, colors = log_densities.sigmoid(), features.sigmoid()
+    def function(densities: Tensor, features: Tensor) -> Any:
         shape = (2, -1, -1, -1, -1)
-        grids = Volumes(densities[None].expand(shape), colors[None].expand(shape), voxel_size=0.3)
+        grids = Volumes(densities[None].expand(shape), features[None].expand(shape), voxel_size=0.3)
         return render(cameras=cameras, volumes=grids)[0]
 
-    return function, (_random(1, 5, 6, 7) - 1, _random(3, 5, 6, 7, seed=1))
+    return function, (0.5 * _random(1, 5, 6, 7), _random(3, 5, 6, 7, seed=1))
 
 
 def _field(ray_bundle: Any, centre: Tensor, color: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor]:

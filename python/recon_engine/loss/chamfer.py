@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recon_engine._compile import is_traced
+from recon_engine._precision import widened
 from recon_engine.ops._nearest import nearest, nearest_both
 from recon_engine.ops.knn import knn_gather
 from recon_engine.ops.utils import is_pointclouds
@@ -113,7 +114,8 @@ def _handle_pointcloud_input(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Padded points, their lengths (None: all) and their normals, from a tensor or `Pointclouds`."""
     if is_pointclouds(points):
-        return points.points_padded(), points.num_points_per_cloud(), points.normals_padded()
+        padded, normals = points.points_padded(), points.normals_padded()
+        return widened(padded), points.num_points_per_cloud(), None if normals is None else widened(normals)
     if not torch.is_tensor(points):
         raise ValueError(
             "The input pointclouds should be either Pointclouds objects or torch.Tensor of shape "
@@ -130,7 +132,7 @@ def _handle_pointcloud_input(
         raise ValueError(
             f"Expected normals to be of shape (N, P, 3) = (*{tuple(points.shape[:2])}, 3), got {tuple(normals.shape)}"
         )
-    return points, lengths, normals
+    return widened(points), lengths, None if normals is None else widened(normals)
 
 
 def _angles(normals: Tensor, nearest_normals: Tensor, lengths: Tensor | None, abs_cosine: bool) -> Tensor:

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recon_engine._precision import full_precision
 from recon_engine.ops.points_alignment import corresponding_points_alignment
 
 
+@full_precision
 def corresponding_cameras_alignment(
     cameras_src: Any, cameras_tgt: Any, estimate_scale: bool = True, mode: str = "extrinsics", eps: float = 1e-9
 ) -> Any:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from recon_engine._precision import full_precision
 from recon_engine.ops._nearest import nearest
 
 
@@ -16,6 +17,7 @@ class _KNN(NamedTuple):
     knn: Tensor | None
 
 
+@full_precision
 def knn_points(
     p1: Tensor,
     p2: Tensor,

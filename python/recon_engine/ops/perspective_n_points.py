@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recon_engine._precision import full_precision
 from recon_engine.ops.points_alignment import rotation_and_scale
 from recon_engine.ops.utils import check_finite, wmean
 
@@ -48,6 +49,7 @@ class EpnpSolution(NamedTuple):
     """(N,) weighted mean squared distance between x_cam and x R + T."""
 
 
+@full_precision
 def efficient_pnp(
     x: Tensor,
     y: Tensor,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from recon_engine._precision import full_precision
 from recon_engine.ops._nearest import nearest
 from recon_engine.ops.utils import check_finite, convert_pointclouds_to_tensor, eyes, wmean
 
@@ -52,6 +53,7 @@ class ICPSolution(NamedTuple):
     """The map after each iteration."""
 
 
+@full_precision
 def corresponding_points_alignment(
     X: Any,
     Y: Any,
@@ -126,6 +128,7 @@ def rotation_and_scale(covariance: Tensor, allow_reflection: bool = False) -> tu
     return (U * signs[..., None, :]) @ Vh, (signs * S).sum(dim=-1), S
 
 
+@full_precision
 def iterative_closest_point(
     X: Tensor | Pointclouds,
     Y: Tensor | Pointclouds,

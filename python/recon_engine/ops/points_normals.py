@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from recon_engine._precision import full_precision
 from recon_engine.common.workaround import symeig3x3
 from recon_engine.ops._nearest import nearest
 from recon_engine.ops.utils import check_finite, convert_pointclouds_to_tensor
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from recon_engine.structures import Pointclouds
 
 
+@full_precision
 def estimate_pointcloud_normals(
     pointclouds: Tensor | Pointclouds,
     neighborhood_size: int = 50,
@@ -45,6 +47,7 @@ def estimate_pointcloud_normals(
     return frames[..., 0]
 
 
+@full_precision
 def estimate_pointcloud_local_coord_frames(
     pointclouds: Tensor | Pointclouds,
     neighborhood_size: int = 50,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from recon_engine._compile import is_traced
+from recon_engine._precision import widened
 from recon_engine.ops._surface_points import surface_points
 from recon_engine.ops.mesh_face_areas_normals import mesh_face_areas_normals
 from recon_engine.ops.packed_to_padded import packed_to_padded
@@ -45,7 +46,7 @@ def sample_points_from_meshes(
     """
     if meshes.isempty():
         raise ValueError("Meshes are empty.")
-    verts, faces = meshes.verts_packed(), meshes.faces_packed()
+    verts, faces = widened(meshes.verts_packed()), meshes.faces_packed()
     if not is_traced() and not torch.isfinite(verts).all():
         raise ValueError("Meshes contain nan or inf.")
     if return_textures and meshes.textures is None:

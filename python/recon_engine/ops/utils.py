@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recon_engine._precision import full_precision
+
 
 def masked_gather(points: Tensor, idx: Tensor) -> Tensor:
     """The points that indices name, and 0 where an index is -1.
@@ -118,6 +120,7 @@ def is_pointclouds(pcl: Any) -> bool:
     return hasattr(pcl, "points_padded") and hasattr(pcl, "num_points_per_cloud")
 
 
+@full_precision
 def get_point_covariances(
     points_padded: Tensor, num_points_per_cloud: Tensor, neighborhood_size: int
 ) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recon_engine._precision import full_precision
 from recon_engine.transforms import Transform3d
 
 from ._screen import get_ndc_to_screen_transform, get_screen_to_ndc_transform
@@ -77,6 +78,7 @@ class CamerasBase(TensorProperties):
         R, T = self._extrinsics(kwargs)
         return get_world_to_view_transform(R=R, T=T)
 
+    @full_precision
     def get_camera_center(self, **kwargs: Any) -> Tensor:
         """The optical centres in world coordinates, (N, 3)."""
         if type(self).get_world_to_view_transform is not CamerasBase.get_world_to_view_transform:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recon_engine._precision import full_precision
 from recon_engine.common.datatypes import Device
 from recon_engine.transforms import Rotate, Transform3d, Translate
 
@@ -73,6 +74,7 @@ def camera_position_from_spherical_angles(
     return torch.stack(xyz, dim=1).view(-1, 3)
 
 
+@full_precision
 def look_at_rotation(
     camera_position: Any, at: Any = ((0, 0, 0),), up: Any = ((0, 1, 0),), device: Device = "cpu"
 ) -> Tensor:
@@ -127,6 +129,7 @@ def _to_common_float(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [tensor.to(dtype) for tensor in tensors]
 
 
+@full_precision
 def look_at_view_transform(
     dist: BatchFloat = 1.0,
     elev: BatchFloat = 0.0,

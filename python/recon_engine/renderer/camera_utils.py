@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recon_engine._precision import full_precision
 from recon_engine.transforms import Transform3d
 
 from .cameras import CamerasBase
@@ -30,6 +31,7 @@ def camera_to_eye_at_up(world_to_view_transform: Transform3d) -> tuple[Tensor, T
     return eye, eye + matrix[:, 2, :3], matrix[:, 1, :3]
 
 
+@full_precision
 def rotate_on_spot(R: Tensor, T: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
     """Turn cameras by `rotation` without moving their centres.
 

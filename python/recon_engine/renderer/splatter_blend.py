@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recon_engine._precision import full_precision
 from recon_engine.common.datatypes import Device
 
 from .blending import BlendParams, _background
@@ -35,6 +36,7 @@ class SplatterBlender(nn.Module):
         super().__init__()
         self.input_shape = tuple(input_shape)
 
+    @full_precision
     def forward(
         self,
         colors: Tensor,

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recon_engine._precision import widened
 from recon_engine.common.datatypes import Device, make_device
 
 BROADCAST_TYPES = (float, int, list, tuple, Tensor, np.ndarray)
@@ -79,7 +80,7 @@ class TensorProperties(nn.Module):
             tensors = convert_to_tensors_and_broadcast(*batched.values(), dtype=dtype, device=self.device)
             self._N = tensors[0].shape[0]
             for name, tensor in zip(batched, tensors, strict=True):
-                setattr(self, name, tensor)
+                setattr(self, name, widened(tensor))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Takes what was pickled by this class, or by PyTorch3D's, which may keep the name of a device."""

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._compile import keep, read
+from .._precision import widened
 from ..common.datatypes import Device, make_device
 from ._meshes_input import assigned_normals, pickled_topology_and_verts, topology_and_verts
 from ._rows import attributes_of, stored_form
@@ -335,7 +336,7 @@ class Meshes:
     def verts_normals_packed(self) -> Tensor:
         """Unit vertex normals, (sum(V_n), 3): the sum of the normals of a vertex's faces, weighted by their areas."""
         if self._verts_normals_packed is None:
-            verts, faces = self.verts_packed(), self.faces_packed()
+            verts, faces = widened(self.verts_packed()), self.faces_packed()
             v0, v1, v2 = verts[faces.t().reshape(-1)].reshape(3, -1, 3)
             # The length of the cross product is twice the area, which gives the weights.
             face_normals = torch.linalg.cross(v2 - v1, v0 - v1)

@@ -278,7 +278,9 @@ def euler_angles_to_matrix(euler_angles: Tensor, convention: str) -> Tensor:
     a = _axis_angle_rotation(convention[0], euler_angles[..., 0])
     b = _axis_angle_rotation(convention[1], euler_angles[..., 1])
     c = _axis_angle_rotation(convention[2], euler_angles[..., 2])
-    return a @ b @ c
+    # As sums, which torch.autocast does not round to half precision.
+    ab = (a[..., None] * b[..., None, :, :]).sum(-2)
+    return (ab[..., None] * c[..., None, :, :]).sum(-2)
 
 
 def matrix_to_euler_angles(matrix: Tensor, convention: str) -> Tensor:

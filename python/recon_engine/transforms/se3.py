@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from recon_engine._compile import is_traced
+from recon_engine._precision import full_precision
 
 from .so3 import so3_exp_map, so3_log_map
 
@@ -27,6 +28,7 @@ _EXP_SERIES = [(-1) ** n / math.factorial(2 * n + 3) for n in range(7)]
 _LOG_SERIES = [1 / 12, 1 / 720, 1 / 30240, 1 / 1209600, 1 / 47900160, 691 / 1307674368000, 1 / 74724249600]
 
 
+@full_precision
 def se3_exp_map(log_transform: Tensor, eps: float = 1e-4) -> Tensor:
     """Rigid motions of their logarithms.
 
@@ -58,6 +60,7 @@ def se3_exp_map(log_transform: Tensor, eps: float = 1e-4) -> Tensor:
     return torch.cat([upper, lower[:, None]], dim=1)
 
 
+@full_precision
 def se3_log_map(transform: Tensor, eps: float = 1e-4, cos_bound: float = 1e-4) -> Tensor:
     """Logarithms of rigid motions.
 

@@ -10,12 +10,15 @@ import warnings
 import torch
 from torch import Tensor
 
+from recon_engine._precision import full_precision
+
 from .math import acos_linear_extrapolation
 from .rotation_conversions import axis_angle_to_matrix, matrix_to_axis_angle
 
 _SKEW_TOLERANCE = 1e-5
 
 
+@full_precision
 def so3_relative_angle(
     R1: Tensor,
     R2: Tensor,
@@ -73,6 +76,7 @@ def so3_rotation_angle(
     return torch.acos(cosine)
 
 
+@full_precision
 def so3_exp_map(log_rot: Tensor, eps: float = 0.0001) -> Tensor:
     """Rotation matrices of their logarithms, by Rodrigues' formula.
 

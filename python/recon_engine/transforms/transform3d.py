@@ -6,7 +6,6 @@ on columns, the translation is its last row, and `a.compose(b)` applies `a` firs
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import warnings
@@ -17,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._precision import without_autocast
 from ..common.datatypes import Device, get_device, make_device
 from ..common.workaround import _safe_det_3x3
 from .rotation_conversions import _axis_angle_rotation
@@ -464,13 +464,6 @@ def _coordinates(x: Any, y: Any, z: Any, dtype: torch.dtype, device: Device | No
     return torch.stack(torch.broadcast_tensors(*columns), dim=1)
 
 
-def _without_autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Geometry in half precision would move vertices by pixels: matrices keep their dtype under autocast."""
-    if torch.is_autocast_enabled(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return contextlib.nullcontext()
-
-
 def _check_batch(a: Tensor, b: Tensor) -> None:
     if len(a) != len(b) and len(a) != 1 and len(b) != 1:
         raise ValueError(f"Expected batch dim for bmm to be equal or 1; got {tuple(a.shape)}, {tuple(b.shape)}")
@@ -481,7 +474,7 @@ def _broadcast_bmm(a: Tensor, b: Tensor) -> Tensor:
     if a.dim() == 2:
         a = a[None]
     _check_batch(a, b)
-    with _without_autocast(a.device):
+    with without_autocast(a.device.type):
         return a @ b
 
 
@@ -493,7 +486,7 @@ def _multiply(vectors: Tensor, matrix: Tensor, shift: Tensor | None = None) -> T
     if vectors.dim() == 3:
         _check_batch(vectors, matrix)
     N, _, L = matrix.shape
-    with _without_autocast(vectors.device):
+    with without_autocast(vectors.device.type):
         if N == 1 or vectors.dim() == 2:
             # One set of vectors: all matrices side by side form a single product, (P, 3) by (3, N * L).
             rows, columns = vectors.reshape(-1, 3), matrix.transpose(0, 1).reshape(3, N * L)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from recon_engine._precision import without_autocast
 from recon_engine.renderer.cameras import CamerasBase
 from recon_engine.renderer.implicit import _fused
 from recon_engine.renderer.implicit.utils import (
@@ -16,7 +17,6 @@ from recon_engine.renderer.implicit.utils import (
     _validate_ray_bundle_variables,
     ray_bundle_variables_to_ray_points,
 )
-from recon_engine.transforms.transform3d import _without_autocast
 
 if TYPE_CHECKING:
     from recon_engine.structures.volumes import Volumes
@@ -159,7 +159,7 @@ class VolumeSampler(torch.nn.Module):
             )
         local = self._volumes.world_to_local_coords(origins.flatten(1, -2)).reshape(origins.shape)
         linear = self._volumes.get_world_to_local_coords_transform().get_matrix()[:, :3, :3]
-        with _without_autocast(directions.device):
+        with without_autocast(directions.device.type):
             return local, (directions.flatten(1, -2) @ linear).reshape(directions.shape), lengths
 
     def _read(self, values: Tensor, points: Tensor) -> Tensor:

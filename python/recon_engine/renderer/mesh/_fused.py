@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recon_engine._precision import widened, without_autocast
+
 from ..blending import _background, _check_positive
 from ..lighting import AmbientLights, DirectionalLights, PointLights
 from .clip import ClippedFaces
@@ -194,17 +196,17 @@ class _Look:
 def _is_plain(shader: Any, meshes: Any, kwargs: dict[str, Any]) -> bool:
     """Whether textures, lights and materials are such as the kernel knows."""
     scene = shader._scene(kwargs)
-    textures, verts = meshes.textures, meshes.verts_packed()
+    textures, verts = meshes.textures, widened(meshes.verts_packed())
     if type(textures) is TexturesVertex:
-        texels = textures.verts_features_packed()
+        texels = widened(textures.verts_features_packed())
         fits = texels.shape == verts.shape
     elif isinstance(shader, _GOURAUD):
         return False
     elif type(textures) is TexturesUV:
-        texels = textures.maps_padded()
+        texels = widened(textures.maps_padded())
         fits = texels.shape[-1] == 3 and sum(map(len, textures.faces_uvs_list())) == len(meshes.faces_packed())
     elif type(textures) is TexturesAtlas:
-        texels = textures.atlas_packed()
+        texels = widened(textures.atlas_packed())
         fits = texels.shape[-1] == 3 and len(texels) == len(meshes.faces_packed())
     else:
         return False
@@ -225,11 +227,11 @@ def _look(shader: Any, meshes: Any, clipped: ClippedFaces | None, kwargs: dict[s
     """Textures and lights of the meshes as `shader` shows them, on the faces that are left after clipping."""
     scene = shader._scene(kwargs)
     lighting = _LIGHTINGS[type(scene["lights"])]
-    verts, faces, textures = meshes.verts_packed(), meshes.faces_packed(), meshes.textures
+    verts, faces, textures = widened(meshes.verts_packed()), meshes.faces_packed(), meshes.textures
     attributes = []
     if isinstance(shader, _GOURAUD):
         factor, added = _lit(meshes, verts, meshes.verts_normals_packed(), "verts_packed_to_mesh_idx", scene)
-        attributes = [textures.verts_features_packed() * factor + added]
+        attributes = [widened(textures.verts_features_packed()) * factor + added]
         lighting, lights = "none", _no_lights(verts)
     elif isinstance(shader, HardFlatShader):
         centers = verts[faces].mean(dim=1)
@@ -240,7 +242,7 @@ def _look(shader: Any, meshes: Any, clipped: ClippedFaces | None, kwargs: dict[s
         if lighting != "ambient":
             attributes = [verts, meshes.verts_normals_packed()]
     if type(textures) is TexturesVertex and not isinstance(shader, _GOURAUD):
-        attributes.append(textures.verts_features_packed())
+        attributes.append(widened(textures.verts_features_packed()))
     look = _Look(torch.cat(attributes, 1) if attributes else verts[:, :0], lights, lighting, "vertex")
     if type(textures) is TexturesUV:
         look.texture = "image"
@@ -249,7 +251,7 @@ def _look(shader: Any, meshes: Any, clipped: ClippedFaces | None, kwargs: dict[s
         look.padding, look.align_corners = textures.padding_mode, textures.align_corners
         look.nearest = textures.sampling_mode == "nearest"
     elif type(textures) is TexturesAtlas:
-        look.texture, look.maps = "atlas", textures.atlas_packed()
+        look.texture, look.maps = "atlas", widened(textures.atlas_packed())
     return look if clipped is None else _clip(look, faces, clipped)
 
 
@@ -287,7 +289,11 @@ def _light_rows(N: int, lights: Any, cameras: Any, materials: Any) -> Tensor:
 
 def _maps(textures: TexturesUV, meshes: Any) -> tuple[Tensor, Tensor]:
     """All images in a row, (M, H, W, 3), and which of them each face shows."""
-    maps, ids, mesh_of_face = textures.maps_padded(), textures.maps_ids_list(), meshes.faces_packed_to_mesh_idx()
+    maps, ids, mesh_of_face = (
+        widened(textures.maps_padded()),
+        textures.maps_ids_list(),
+        meshes.faces_packed_to_mesh_idx(),
+    )
     if maps.stride(0) == 0:  # one image for all meshes stays one
         maps, mesh_of_face = maps[:1], torch.zeros_like(mesh_of_face)
     if ids is None:
@@ -313,8 +319,9 @@ def _clip(look: _Look, faces: Tensor, clipped: ClippedFaces) -> _Look:
         matrix = conversion.index_select(0, row_of_face.clamp(min=0)).transpose(1, 2)
         whole = torch.eye(3, dtype=matrix.dtype, device=matrix.device)
         matrix = torch.where((row_of_face >= 0)[:, None, None], matrix, whole)
-        attributes = matrix @ attributes
-        look.uvs = None if look.uvs is None else matrix @ look.uvs
+        with without_autocast(matrix.device.type):
+            attributes = matrix @ attributes
+            look.uvs = None if look.uvs is None else matrix @ look.uvs
     look.attributes = attributes.flatten(0, 1)
     if look.texture == "vertex":
         look.map_of_face = None

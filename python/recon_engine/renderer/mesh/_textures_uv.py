@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recon_engine._precision import widened
+
 from ._textures_base import (
     ListOf,
     TexturesBase,
@@ -246,7 +248,7 @@ class TexturesUV(TexturesBase):
 
     def _sample(self, uv: Tensor, map_of_uv: Tensor | None) -> Tensor:
         """Sample the images at uv (N, A, B, D, 2), from the image map_of_uv (N, A, B, D); returns (N, A, B, D, C)."""
-        maps = self.maps_padded()
+        maps = widened(self.maps_padded())
         check_floating("TexturesUV maps", maps)
         # grid_sample wants x, y in [-1, 1] with y downwards.
         xy = torch.stack((2.0 * uv[..., 0] - 1.0, 1.0 - 2.0 * uv[..., 1]), dim=-1).to(maps.dtype)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from recon_engine._precision import without_autocast
 
 from ..cameras import CamerasBase, try_get_projection_transform
 from .clip import look_is_free
@@ -138,7 +139,7 @@ class MeshRasterizer(nn.Module):
                 "use cameras.to(meshes.device)"
             )
         verts = meshes_world.verts_padded()
-        with _without_autocast(verts.device.type):
+        with without_autocast(verts.device.type):
             if verts.dtype in (torch.float16, torch.bfloat16):
                 verts = verts.float()
             verts_ndc = _project(cameras, verts, kwargs)
@@ -204,12 +205,6 @@ def _settings(settings: Any) -> Any:
 
 
 _FIELDS = tuple(field.name for field in fields(RasterizationSettings) if field.name != "max_faces_opengl")
-
-
-def _without_autocast(device_type: str) -> AbstractContextManager[Any]:
-    if torch.is_autocast_enabled(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return nullcontext()
 
 
 def _project(cameras: Any, verts: Tensor, kwargs: dict[str, Any]) -> Tensor:

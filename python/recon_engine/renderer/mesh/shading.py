@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recon_engine._precision import widened
+
 from .clip import look_is_free
 from .textures import TexturesVertex
 
@@ -160,7 +162,7 @@ def gouraud_shading(meshes: Any, fragments: Any, lights: Any, cameras: Any, mate
             properties.clone().gather_props(mesh_of_vert) for properties in (lights, cameras, materials)
         )
     ambient, diffuse, specular = _apply_lighting(
-        meshes.verts_packed(), meshes.verts_normals_packed(), lights, cameras, materials
+        widened(meshes.verts_packed()), meshes.verts_normals_packed(), lights, cameras, materials
     )
     colors = meshes.textures.verts_features_packed() * (ambient + diffuse) + specular
     return interpolate_face_attributes(fragments.pix_to_face, fragments.bary_coords, colors[meshes.faces_packed()])
@@ -180,7 +182,7 @@ def flat_shading(meshes: Any, fragments: Any, lights: Any, cameras: Any, materia
     Returns:
         (N, H, W, K, C): (ambient + diffuse) texels + specular. Differentiable.
     """
-    centers = meshes.verts_packed()[meshes.faces_packed()].mean(dim=1)
+    centers = widened(meshes.verts_packed())[meshes.faces_packed()].mean(dim=1)
     normals = meshes.faces_normals_packed()
     # A last row of zeros serves the pixels without a face, whose index is -1.
     attributes = torch.cat((centers, normals), dim=-1)

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..mesh.rasterizer import _project, _without_autocast
+from recon_engine._precision import without_autocast
+
+from ..mesh.rasterizer import _project
 from .rasterize_points import rasterize_points
 
 
@@ -99,7 +101,7 @@ class PointsRasterizer(nn.Module):
                 f"cameras must be on the device of the points, {points.device}, got {R.device}: "
                 "use cameras.to(point_clouds.device)"
             )
-        with _without_autocast(points.device.type):
+        with without_autocast(points.device.type):
             if points.dtype in (torch.float16, torch.bfloat16):
                 points = points.float()
             projected = _project(cameras, points, kwargs)
