@@ -40,7 +40,8 @@ PACKAGES = {
 
 def write(folder: Path = DOCS) -> list[Path]:
     """Write the pages below `folder` that have changed and remove those of commands and packages that are gone."""
-    pages = {folder / "api" / f"{name}.rst": api_page(name) for name in ("recon_engine", *PACKAGES)}
+    places: dict[int, str] = {}
+    pages = {folder / "api" / f"{name}.rst": api_page(name, places) for name in ("recon_engine", *PACKAGES)}
     pages |= {folder / "commands" / f"{name}.md": command_page(name) for name in cli.commands()}
     pages[folder / "api" / "index.rst"] = api_index()
     pages[folder / "commands" / "index.md"] = command_index()
@@ -221,8 +222,12 @@ def api_index() -> str:
     return f"{_title('API')}\n{text}\n{rows}\n\n{toctree}\n"
 
 
-def api_page(name: str) -> str:
-    """Every public name of a package and of the modules in it, each once."""
+def api_page(name: str, places: dict[int, str] | None = None) -> str:
+    """Every public name of a package and of the modules in it, each once.
+
+    What another page has already, by `places`, is a link to it; what is new is added there.
+    """
+    places = {} if places is None else places
     parts = []
     for module, names in public_names(name):
         level = "=" if not parts else "-"
@@ -230,7 +235,10 @@ def api_page(name: str) -> str:
         # `ops.cubify` is a function and the file that it is in: only the first can be linked to.
         hidden = "   :no-index:\n" if level == "-" else ""
         parts.append(f".. automodule:: {module.__name__}\n{hidden}")
-        parts += [_directive(f"{module.__name__}.{public}", getattr(module, public)) for public in names]
+        for public in names:
+            value, path = getattr(module, public), f"{module.__name__}.{public}"
+            place = places.setdefault(id(value), path)
+            parts.append(_directive(path, value) if place == path else f"`{public}` is :py:obj:`{place}`.\n")
     return "\n".join(parts)
 
 
