@@ -188,8 +188,8 @@ def _compute_splatting_colors_and_weights(
         offsets: (9, 2) directions.
     """
     xy = pixel_coords_screen[..., None, :2]
-    weights = _kernel(xy.floor() - xy + 0.5 + offsets, sigma) * _get_splat_kernel_normalization(offsets, sigma)
-    weights = (weights * colors[..., 3:])[..., None]
+    alpha = colors[..., 3:] * _get_splat_kernel_normalization(offsets, sigma)
+    weights = (alpha * _kernel(xy.floor() - xy + 0.5 + offsets, sigma))[..., None]
     return torch.cat((weights * colors[..., None, :], weights), dim=-1)
 
 
