@@ -133,6 +133,27 @@ def test_spheres_are_those_of_the_renderer():
     assert count.shape == (6, 7, 1)
 
 
+def test_spheres_between_depths_that_are_tensors():
+    """PyTorch3D's Python files hand over those of cameras."""
+    native = _C.PulsarRenderer(7, 6, 10, False, False, _C.EPS, 3, 3)
+    camera = Renderer._transform_cam_params(torch.tensor([0, 0, 0, 1, 0, 0, 0, 1, 0, 1.0, 1.0]), 7, 6, False, False)
+    spheres = torch.cat([normal(5, 2), 4 + random(5, 1)], 1), random(5, 3), 0.5 + random(5)
+    image, _ = native.forward(*spheres, *camera, 0.1, 8.0, 1.5, None, None)
+    same, _ = native.forward(*spheres, *camera, 0.1, torch.tensor(8.0), torch.tensor(1.5), None, None)
+    torch.testing.assert_close(same, image, rtol=0, atol=0)
+
+
+def test_points_that_vote_for_the_nearest_voxel_have_no_gradient():
+    """PyTorch3D's Python files hand over views of one number for the gradient and the features that are not read."""
+    points, densities, volumes = 1.6 * random(2, 12, 3) - 0.8, normal(2, 1, 4, 5, 6), normal(2, 3, 4, 5, 6)
+    zero, grad_features = torch.zeros(1, 1, 1), torch.zeros(2, 12, 3)
+    grid_sizes = torch.tensor([[4, 5, 6]]).expand(2, 3)
+    arguments = (points, zero.expand(2, 12, 3), grid_sizes, torch.ones(2, 12), 0.7, True, False, densities, volumes)
+    _C.points_to_volumes_backward(*arguments, zero.expand(2, 12, 3), grad_features)
+    assert zero.item() == 0
+    assert (grad_features != 0).all()
+
+
 def test_bins_that_overflow_are_named():
     with pytest.raises(RuntimeError, match="Got too many faces per bin"):
         _C._rasterize_meshes_coarse(*scene(), (9, 12), 0.01, 4, 2)

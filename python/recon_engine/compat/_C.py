@@ -636,14 +636,17 @@ def points_to_volumes_backward(
     grad_points_3d: Tensor,
     grad_points_features: Tensor,
 ) -> None:
-    """Adds to the gradients of points and features, in place."""
+    """Adds to the gradients of features and, where points have one, of points, in place."""
     grads = [grad_volume_densities, grad_volume_features]
     # Without rescaling the sums are linear in the votes: what is in the volumes does not matter.
     inputs = [points_3d, points_features, *grads, grid_sizes, mask > 0, splat, align_corners, False, 1.0]
-    of = _votes.gradients([*inputs, float(point_weight)], grads, grads, [True, True, False, False])
-    for grad, more in zip((grad_points_3d, grad_points_features), of):
-        assert more is not None
-        grad += more
+    # Points that vote for the nearest voxel have none: their tensor may be a view of a single number.
+    needed = [splat, True, False, False]
+    of = _votes.gradients([*inputs, float(point_weight)], grads, grads, needed)
+    for grad, more, wanted in zip((grad_points_3d, grad_points_features), of, needed):
+        if wanted:
+            assert more is not None
+            grad += more
 
 
 @torch.no_grad()
