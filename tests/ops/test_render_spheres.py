@@ -270,6 +270,23 @@ def test_small_spheres_at_the_border(device):
     assert sorted(i for i in ids.flatten().tolist() if i >= 0) == list(range(8))
 
 
+def test_small_spheres_fill_the_pixels_around_them_in_wide_pictures(device):
+    """At 64 degrees from the optical axis rays lie five times closer than in the middle of the picture."""
+    size = 6.0 / W  # of a pixel at distance 1
+    column, row = 2.3, 0.6
+    point = torch.tensor([[[(column - (W - 1) / 2) * size, ((H - 1) / 2 - row) * size, 1.0]]], dtype=torch.float64)
+    assert point[0, 0, :2].norm() > math.tan(math.radians(60))
+
+    def run(points):
+        radii = torch.full(points.shape[:2], 1e-3, dtype=points.dtype, device=points.device)
+        vectors = four_vectors(straight_camera(width=6.0)).to(points)
+        return render_spheres(points, radii, torch.ones_like(points), vectors, (H, W), 0.1, **DEPTHS)[1]
+
+    drawn = run(point.to(device))[0, ..., 3].nonzero().tolist()
+    assert drawn == [[0, 2], [0, 3], [1, 2], [1, 3]]
+    assert_matches_reference(run, point.to(device))
+
+
 @pytest.mark.parametrize("orthogonal", [False, True])
 def test_ray_through_the_middle_has_finite_gradients(orthogonal, device):
     """PyTorch3D divides by the distance from the middle, which is 0."""

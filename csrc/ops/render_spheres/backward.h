@@ -44,7 +44,7 @@ struct SpherePixel {
   RECON_HD void add_hit(const SpheresInput<T>& in, const SphereCamera<T>& camera, const Sphere<T>& s, const T* color,
                         const F& add) const {
     using std::exp;
-    const auto h = hit_sphere<T>(in.orthogonal, s, ray);
+    const auto h = hit_sphere<T>(in.orthogonal, s, ray, [&]() -> const SphereCamera<T>& { return camera; });
     const T exponent = (in.max_depth - h.depth) * s.weight, excess = exponent - largest;
     // What weighs nothing may lie above the largest exponent.
     const T power = exp(excess < T(0) ? excess : T(0)) * per_total, share = h.closeness * s.opacity;

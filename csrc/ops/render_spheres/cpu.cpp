@@ -60,6 +60,7 @@ struct SphereTile {
 
   const SpheresInput<T>& in;
   const bool tracked_limit, counted_limit;
+  const SphereCamera<T>* camera = nullptr;
   std::vector<V> rays;              // blocks 3
   std::vector<V> m, d, near, hits;  // blocks: as in SpheresOutput::stats
   std::vector<V> color;             // blocks C
@@ -85,14 +86,15 @@ struct SphereTile {
         depths(blocks * lanes * in.K),
         ids(blocks * lanes * in.K) {}
 
-  void clear(const SphereCamera<T>& camera, int64_t x0, int64_t y0) {
+  void clear(const SphereCamera<T>& of_image, int64_t x0, int64_t y0) {
+    camera = &of_image;
     constexpr T inf = std::numeric_limits<T>::infinity();
     for (int b = 0; b < blocks; ++b) {
       inside[b] = 0;
       for (int lane = 0; lane < lanes; ++lane) {
         const int64_t column = x0 + b % across * columns + lane % columns;
         const int64_t row = y0 + b / across * rows + lane / columns;
-        const Vec3<T> ray = camera.ray_of(in.orthogonal, T(column), T(row));
+        const Vec3<T> ray = camera->ray_of(in.orthogonal, T(column), T(row));
         rays[3 * b].raw[lane] = ray.x, rays[3 * b + 1].raw[lane] = ray.y, rays[3 * b + 2].raw[lane] = ray.z;
         if (column < in.W && row < in.H) inside[b] |= 1u << lane;
       }
@@ -107,7 +109,7 @@ struct SphereTile {
 
   void draw(const Sphere<T>& s, const T* sphere_color, int b) {
     const Vec3<V> ray = {rays[3 * b], rays[3 * b + 1], rays[3 * b + 2]};
-    const auto h = hit_sphere<T>(in.orthogonal, s, ray);
+    const auto h = hit_sphere<T>(in.orthogonal, s, ray, [this]() -> const SphereCamera<T>& { return *camera; });
     Mask<T> hit = h.hit & Mask<T>::of_bits(inside[b]);
     if (counted_limit) hit = hit & (hits[b] < V(static_cast<T>(in.max_hits)));
     if (!any(hit)) return;

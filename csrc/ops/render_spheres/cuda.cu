@@ -228,6 +228,7 @@ template <class T, class Memory>
 struct SpherePainter {
   const SpheresInput<T>& in;
   const T* colors;  // of the spheres of the image
+  int64_t image;
   Vec3<T> ray;
   Memory memory;
   T largest, total, near, hits;
@@ -236,6 +237,7 @@ struct SpherePainter {
   __device__ SpherePainter(const CudaSpheres<T>& s, const CudaPixel<T>& pixel, const SpheresOutput<T>& out)
       : in(s.in),
         colors(s.in.colors + pixel.mesh * s.in.N * s.in.C),
+        image(pixel.mesh),
         ray(SphereCamera<T>(s.in, pixel.mesh)
                 .ray_of(s.in.orthogonal, static_cast<T>(pixel.column), static_cast<T>(pixel.row))),
         memory(s.in, out, pixel.in_image ? pixel.index(s.scene) : -1),
@@ -253,7 +255,7 @@ struct SpherePainter {
   }
 
   __device__ void draw(const Sphere<T>& s) {
-    const auto h = hit_sphere<T>(in.orthogonal, s, ray);
+    const auto h = hit_sphere<T>(in.orthogonal, s, ray, [this] { return SphereCamera<T>(in, image); });
     if (!h.hit) return;
     const T share = h.closeness * s.opacity;
     // What weighs nothing does not count as the largest exponent: all others would be measured against it.
@@ -281,7 +283,8 @@ struct SpherePainter {
 };
 
 template <class T, class Memory>
-__global__ void spheres_kernel(CudaSpheres<T> s, SpheresOutput<T> out) {
+__global__ void __launch_bounds__(cuda_threads, sizeof(T) == 4 ? 3 : 1)
+    spheres_kernel(CudaSpheres<T> s, SpheresOutput<T> out) {
   const CudaPixel<T> pixel(s.scene);
   SpherePainter<T, Memory> painter(s, pixel, out);
   draw_spheres(s, pixel, painter);

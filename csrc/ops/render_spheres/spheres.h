@@ -179,11 +179,24 @@ struct SphereHit {
   V along, apart2, half_chord2;  // place on the ray nearest to the centre; squared distances (see hit_sphere)
 };
 
+// Whether rays lie between the pixels around the outline of a sphere. At the border of a wide picture rays are close to
+// each other: many may pass by a sphere that is smaller than a pixel within the reach that it has.
+template <class T, class V>
+RECON_HD auto around_outline(const SphereCamera<T>& camera, const Sphere<T>& s, const Vec3<V>& ray) {
+  const auto along = [&](const Vec3<T>& axis) { return ray.x * V(axis.x) + ray.y * V(axis.y) + ray.z * V(axis.z); };
+  const Outline<T> o = outline_of(camera, false, s, s.radius);
+  const V scale = V(camera.focal) / along(camera.z);
+  const V column = (along(camera.x) * scale - V(dot(camera.corner, camera.x))) * V(T(1) / camera.pixel);
+  const V row = (along(camera.y) * scale - V(dot(camera.corner, camera.y))) * V(T(1) / camera.pixel_y);
+  return (V(o.x0 - T(1)) < column) & (column < V(o.x1 + T(1))) & (V(o.y0 - T(1)) < row) & (row < V(o.y1 + T(1)));
+}
+
 // apart: how far the point of the ray at the distance of the centre is from the centre; half_chord: from where the ray
 // enters to where it is nearest to the centre. Differences of large numbers are avoided: with w = c - |c| u for a ray
 // along the unit vector u, |c| - c.u = |w|^2 / 2 |c| and |c|^2 - (c.u)^2 = |w|^2 (1 - |w|^2 / 4 |c|^2).
-template <class T, class V>
-RECON_HD auto hit_sphere(bool orthogonal, const Sphere<T>& s, const Vec3<V>& ray) {
+// camera(): the camera, which only spheres smaller than a pixel ask for.
+template <class T, class V, class F>
+RECON_HD auto hit_sphere(bool orthogonal, const Sphere<T>& s, const Vec3<V>& ray, const F& camera) {
   using std::sqrt;
   using M = decltype(V(T(0)) < V(T(0)));
   SphereHit<V, M> h;
@@ -201,6 +214,7 @@ RECON_HD auto hit_sphere(bool orthogonal, const Sphere<T>& s, const Vec3<V>& ray
     const V c = V(s.center.z) - ray.z * distance;
     h.apart2 = a * a + b * b + c * c;
     h.full = h.apart2 < V(s.reach * s.reach);
+    if (any(h.full)) h.full = h.full & around_outline(camera(), s, ray);
     const V share = h.apart2 * V(T(0.5) / s.distance);
     h.along = distance - share, nearest2 = h.apart2 * (one - share * V(T(0.5) / s.distance));
   }

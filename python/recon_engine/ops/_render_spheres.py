@@ -161,10 +161,10 @@ class _Frame:
         self.pixel = self.right.norm(dim=-1)
         self.focal = (self.corner * self.z).sum(-1)
 
-    def importance(self, radii: Tensor, height: int, width: int, orthogonal: bool) -> Tensor:
-        """A thousandth of the pixels of each sphere's bounding box; 0 if it is less than 3 pixels wide or high."""
-        sides = []
-        for axis, step, size in ((self.x, self.right, width), (self.y, self.down, height)):
+    def outlines(self, radii: Tensor, orthogonal: bool) -> list[tuple[Tensor, Tensor]]:
+        """The first and the last column of each sphere's outline, and its rows, (B, N) each, not rounded."""
+        ranges = []
+        for axis, step in ((self.x, self.right), (self.y, self.down)):
             across, origin = (self.seen * axis).sum(-1), (self.corner * axis).sum(-1)
             if orthogonal:
                 ends = torch.stack([across - radii, across + radii])
@@ -175,7 +175,15 @@ class _Frame:
                 ends = torch.stack([angle - half, angle + half])
                 ends = torch.where(ends.abs() < torch.pi / 2, ends.tan() * self.focal, ends.sign() * 1e9)
             low, high = (ends - origin) / step.norm(dim=-1)
-            sides.append((high.ceil() + 1).clamp(max=size) - low.clamp(min=0).floor())
+            ranges.append((low, high))
+        return ranges
+
+    def importance(self, radii: Tensor, height: int, width: int, orthogonal: bool) -> Tensor:
+        """A thousandth of the pixels of each sphere's bounding box; 0 if it is less than 3 pixels wide or high."""
+        sides = [
+            (high.ceil() + 1).clamp(max=size) - low.clamp(min=0).floor()
+            for (low, high), size in zip(self.outlines(radii, orthogonal), (width, height), strict=True)
+        ]
         return torch.where((sides[0] >= 3) & (sides[1] >= 3), sides[0] * sides[1] * 1e-3, 0)
 
 
@@ -256,6 +264,9 @@ def _hits(
         along, nearest2 = distance - apart2 / (2 * distance), apart2 * (1 - apart2 / (4 * distance.square()))
         pixel = pixel * distance.detach() / over_pixels(frame.focal).detach()
         full = (radius < pixel) & (apart2 < (0.75 * pixel).square())
+        # Only rays between the pixels around the outline: at the border of a wide picture others are close too.
+        for (low, high), at in zip(frame.outlines(radii, orthogonal), (column[:, 0], row[..., 0]), strict=True):
+            full = full & (over_pixels(low - 1) < at) & (at < over_pixels(high + 1))
     begins = frame.distance - radii
     drawn = (begins >= min_depth) & (begins <= max_depth) & (frame.depth >= 1e-6 * frame.seen.norm(dim=-1))
     if orthogonal:  # spheres that end before the centres of the first column or row are not drawn, as in PyTorch3D
