@@ -196,6 +196,29 @@ def test_cameras_that_do_not_fit_the_pictures_are_named(tmp_path, write_capture,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("options", [["--motion", "1", "2", "3", "--noise", "0"], ["--rigid", "--starts", "3"]])
+def test_align_of_displaced_shapes(options, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["align", "--fast", "--iters", "5", "--samples", "100", *options]) == 0
+    assert f"report: {tmp_path / 'recon-align' / 'report.html'}" in capsys.readouterr().out
+    metrics = json.loads((tmp_path / "recon-align" / "metrics.json").read_text())
+    assert len(metrics["pairs"]) == 3
+    assert metrics["error_max"] > 0
+    assert metrics["settings"]["rigid"] == ("--rigid" in options)
+    assert [path.name for path in tmp_path.iterdir()] == ["recon-align"]
+
+
+def test_align_of_files(tmp_path, cube):
+    out = tmp_path / "out"
+    options = ["--sources", str(cube), str(cube), "--targets", str(cube), str(cube), "--per-mesh", "--samples", "100"]
+    assert main(["align", "--fast", "--iters", "5", *options, "--out", str(out)]) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert [pair["target"] for pair in metrics["pairs"]] == ["cube.obj", "cube.obj"]
+    assert metrics["source"] == "cube.obj and cube.obj"
+    assert metrics["error_max"] is None
+    assert (out / "moved2.obj").exists()
+
+
 def test_a_file_of_another_run_is_no_checkpoint(tmp_path, cube, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command = ["volume", "--obj", str(cube), *FIELD]
@@ -272,6 +295,15 @@ def run_bad(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["nerf", "--out", "PHOTOS", "--overwrite"], "holds no results of an earlier run"),
         (["nerf", "--lr", "0"], "learning_rate must be above 0, got 0.0"),
         (["nerf", "--device", "abacus"], "--device abacus cannot be used"),
+        (["align", "--targets", "CUBE"], "--targets goes with --sources"),
+        (["align", "--sources", "CUBE", "--targets", "CUBE", "CUBE"], "one of --targets for each of the 1 --sources"),
+        (["align", "--sources", "CUBE", "--targets", "CUBE", "--noise", "1"], "--motion and --noise go without"),
+        (["align", "--starts", "3"], "--scale and --starts go with --rigid"),
+        (["align", "--rigid", "--lr", "1"], "--per-mesh and --lr go without --rigid"),
+        (["align", "--sources", "missing.obj"], "missing.obj does not exist"),
+        (["align", "--sources", "ANGLES"], "must end in .obj or .ply"),
+        (["align", "--samples", "0"], "samples must be 1 or more, got 0"),
+        (["align", "--resume"], "there is no checkpoint recon-align.checkpoint to resume from"),
         (["pose", "--masks", "PHOTOS"], "--masks goes with --images"),
         (["pose", "--obj", "CUBE", "--images", "PHOTOS", "--frames", "2"], "--frames goes without --images"),
         (["pose", "--images", "PHOTOS"], "--images needs --obj MESH: what the pictures show"),
@@ -620,5 +652,5 @@ def test_module_prints_help(tmp_path):
     process = start(["--help"], tmp_path)
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
-    for command in ("build", "fit-points", "fit-views", "volume", "nerf", "pose", "render", "demo", "doctor"):
+    for command in ("build", "fit-points", "fit-views", "volume", "nerf", "pose", "align", "render", "demo", "doctor"):
         assert command in out

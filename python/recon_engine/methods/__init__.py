@@ -1,8 +1,8 @@
 """Whole reconstruction methods, each in one folder: settings, fit, results, and a `recon ...` command.
 
 `build` reconstructs an object from silhouettes, `fit_points` wraps a sphere around a point cloud or mesh, `fit_views`,
-`volume` and `nerf` fit a textured mesh, a volume and a radiance field to pictures, `pose` finds cameras, and `shapes`
-makes meshes by rule.
+`volume` and `nerf` fit a textured mesh, a volume and a radiance field to pictures, `pose` finds cameras, `align` moves
+shapes onto others, and `shapes` makes meshes by rule.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_SUBPACKAGES = ("build", "fit_points", "fit_views", "nerf", "pose", "shapes", "volume")
+_SUBPACKAGES = ("align", "build", "fit_points", "fit_views", "nerf", "pose", "shapes", "volume")
 
 
 def __getattr__(name: str) -> Any:

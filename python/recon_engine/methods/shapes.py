@@ -1,6 +1,6 @@
-"""Shapes made by rule: a subdivided cube to start fits from, and a building to reconstruct.
+"""Shapes made by rule: subdivided solids to start fits from and to align, and a building to reconstruct.
 
-Both need no file and no network. The building is cut out of a grid of cells whose planes run through the whole model,
+They need no file and no network. The building is cut out of a grid of cells whose planes run through the whole model,
 so the surface has no T-junctions and is watertight by construction; windows and the door are real recesses.
 """
 
@@ -69,14 +69,76 @@ def create_cube(level: int = 4, device: torch.device | str | None = None) -> Mes
         >>> create_cube(0).verts_packed().shape
         torch.Size([8, 3])
     """
-    from recon_engine.ops.subdivide_meshes import SubdivideMeshes
-
-    if level < 0:
-        raise ValueError(f"create_cube: level must be 0 or more, got {level}")
     # Corner number = 4 [x > 0] + 2 [y > 0] + [z > 0].
     corners = [[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)]
     quads = [[0, 1, 3, 2], [4, 6, 7, 5], [0, 4, 5, 1], [2, 3, 7, 6], [0, 2, 6, 4], [1, 5, 7, 3]]
     faces = [triangle for a, b, c, d in quads for triangle in ([a, b, c], [a, c, d])]
+    return _split("create_cube", corners, faces, level, device)
+
+
+def octahedron(level: int = 0, device: torch.device | str | None = None) -> Meshes:
+    """The octahedron with corners at distance 1, every face split into four, `level` times.
+
+    Args:
+        level: how often each triangle is split.
+        device: where the mesh lives; the CPU when not given.
+
+    Returns:
+        One watertight mesh, faces counter-clockwise seen from outside.
+
+    Raises:
+        ValueError: `level` is negative.
+    """
+    # Corner number = 2 axis + [negative]. Each octant's face goes x, y, z, or backwards where it is a mirror image.
+    corners = [[sign * (i == axis) for i in range(3)] for axis in range(3) for sign in (1.0, -1.0)]
+    faces = []
+    for negative in itertools.product((0, 1), repeat=3):
+        face = [2 * axis + negative[axis] for axis in range(3)]
+        faces.append(face[::-1] if sum(negative) % 2 else face)
+    return _split("octahedron", corners, faces, level, device)
+
+
+def dodecahedron(level: int = 0, device: torch.device | str | None = None) -> Meshes:
+    """The dodecahedron with corners at distance 1, three triangles a side, split into four, `level` times.
+
+    Args:
+        level: how often each triangle is split.
+        device: where the mesh lives; the CPU when not given.
+
+    Returns:
+        One watertight mesh, faces counter-clockwise seen from outside.
+
+    Raises:
+        ValueError: `level` is negative.
+    """
+    golden = (1 + 5**0.5) / 2
+    corners = np.array(
+        [
+            *itertools.product((-1, 1), repeat=3),
+            *(np.roll((0, a / golden, b * golden), turn) for turn in range(3) for a in (-1, 1) for b in (-1, 1)),
+        ]
+    ) / np.sqrt(3)
+    faces = []
+    for turn, a, b in itertools.product(range(3), (-1, 1), (-1, 1)):
+        normal = np.roll((a * golden, b, 0), turn)  # towards a corner of the icosahedron inside
+        side = np.argsort(-(corners @ normal))[:5]
+        middle = corners[side].mean(0)
+        first = corners[side[0]] - middle
+        across = np.cross(normal / np.linalg.norm(normal), first)
+        angle = np.arctan2((corners[side] - middle) @ across, (corners[side] - middle) @ first)
+        ring = side[np.argsort(angle)].tolist()
+        faces += [[ring[0], ring[i], ring[i + 1]] for i in (1, 2, 3)]
+    return _split("dodecahedron", corners.tolist(), faces, level, device)
+
+
+def _split(
+    name: str, corners: list[list[float]], faces: list[list[int]], level: int, device: torch.device | str | None
+) -> Meshes:
+    """One mesh, every face split into four, `level` times."""
+    from recon_engine.ops.subdivide_meshes import SubdivideMeshes
+
+    if level < 0:
+        raise ValueError(f"{name}: level must be 0 or more, got {level}")
     mesh = Meshes(
         verts=[torch.tensor(corners, dtype=torch.float32, device=device)],
         faces=[torch.tensor(faces, dtype=torch.int64, device=device)],

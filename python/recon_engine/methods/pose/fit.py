@@ -32,6 +32,7 @@ from .settings import PoseSettings, Stage, pose_settings
 
 LOSSES = ("silhouette", "texture")
 Cameras = Orbit | Position
+_TRUTH = 2**40  # seeds of known cameras are others than those of the search for them
 _FRAMES = 40  # of the film, at most
 _FILM_SIZE = 200
 
@@ -444,7 +445,7 @@ def _known_cameras(settings: PoseSettings, frames: int, device: torch.device) ->
     i = torch.arange(frames)
     azimuth, elevation, distance = 0.0, 50.0, 3.0
     if settings.start is None:
-        generator = torch.Generator().manual_seed(settings.seed)
+        generator = torch.Generator().manual_seed(settings.seed + _TRUTH)
         first, second, third = torch.rand(3, generator=generator).tolist()
         azimuth, elevation, distance = 360 * first, 120 * second - 60, 2.4 + 1.2 * third
     cameras = Orbit.at(
