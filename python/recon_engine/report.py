@@ -298,7 +298,11 @@ def _ticks(last: int) -> list[int]:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten between two logarithms; with 2 and 5 times them when there are few."""
-    factors = (1,) if high - low > 2.5 else (1, 2, 5)
-    ticks = [f * 10.0**e for e in range(math.floor(low), math.ceil(high) + 1) for f in factors]
-    return [tick for tick in ticks if low <= math.log10(tick) <= high]
+    """Powers of ten between two logarithms, with more of their multiples the fewer there are."""
+    halves, tenths = ([i / parts for i in range(parts, 10 * parts)] for parts in (2, 10))
+    for factors in ([1], [1, 2, 5], range(1, 10), halves, tenths):
+        ticks = [f * 10.0**e for e in range(math.floor(low), math.ceil(high) + 1) for f in factors]
+        shown = [tick for tick in ticks if low <= math.log10(tick) <= high]
+        if len(shown) > 2:
+            break
+    return shown

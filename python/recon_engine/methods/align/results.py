@@ -148,12 +148,13 @@ def _report(
     report.numbers(_numbers(result))
     report.section("Before and after", "Source and target from two sides, before the alignment and after it.")
     report.key({text: f"rgb{color}" for text, color in _COLORS.items()})
+    shown = []
     for i, name in enumerate(result.sources.names):
-        shown = [("before", view) for view in views[i]] + [("after", view) for view in moved[i]]
-        report.pictures(
-            [Picture(pictures.png(view), f"{name} and its target {when}", f"{name}, {when}") for when, view in shown],
-            cell=220,
-        )
+        both = [("before", view) for view in views[i]] + [("after", view) for view in moved[i]]
+        shown += [
+            Picture(pictures.png(view), f"{name} and its target {when}", f"{name}, {when}") for when, view in both
+        ]
+    report.pictures(shown, cell=220)
     report.section("Pairs", "A point x of a source is moved to s x R + T.")
     report.table(*_table(result))
     report.losses(result.history.table())

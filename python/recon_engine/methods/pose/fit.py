@@ -122,7 +122,7 @@ class PoseResult:
 class PoseFit:
     """An estimate step by step: iterate over it, look at what it yields, stop when you like, and ask for `result()`.
 
-    Between steps `weights` may be changed; a class derived from this one may compute other `losses`.
+    Between steps `history.reweigh` changes a weight; a class derived from this one may compute other `losses`.
 
     Args:
         mesh: one mesh.
@@ -133,7 +133,7 @@ class PoseFit:
         show_progress: draw a progress bar.
 
     Attributes:
-        weights: (2,) of the silhouettes and of the colours.
+        weights: (2,) of the silhouettes and of the colours, those of the history.
         history: the losses of the best camera in every iteration so far.
 
     Raises:
