@@ -45,7 +45,8 @@ html_show_copyright = False
 
 
 def _process_docstring(app: object, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
-    lines[:] = generate.restructured(lines)
+    # Napoleon takes what stands before a colon in the first line for the type of an attribute.
+    lines[:] = [""] * (what in ("attribute", "data", "property")) + generate.restructured(lines)
 
 
 def _read(app: object, name: str, source: list[str]) -> None:

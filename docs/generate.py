@@ -87,9 +87,8 @@ def options(function: Callable[..., Any]) -> Iterator[tuple[str, str]]:
         text, default = " ".join(texts[parameter.name].split()), parameter.default
         flag, value = f"--{parameter.name.replace('_', '-')}", _value(hints[parameter.name])
         if parameter.kind is parameter.POSITIONAL_ONLY:
-            yield f"`{parameter.name.upper()}`", text
-            continue
-        if hints[parameter.name] is bool and default is True:
+            flag, value, default = parameter.name.upper(), "", None
+        elif hints[parameter.name] is bool and default is True:
             flag = f"--no-{flag[2:]}"
             text = f"do not {text}"
         elif default not in (None, False, parameter.empty) and "Default:" not in text:
@@ -280,7 +279,7 @@ def _directive(path: str, value: Any) -> str:
         return f".. autofunction:: {path}\n"
     fields = value._fields if issubclass(value, tuple) and hasattr(value, "_fields") else ()
     hidden = f"\n   :exclude-members: {', '.join(fields)}" if fields else ""
-    ours = any(base.__module__.startswith("recon_engine") for base in value.__bases__)
+    ours = any(b.__module__.startswith("recon_engine") and b.__name__[0] != "_" for b in value.__bases__)
     bases = "\n   :show-inheritance:" if ours else ""
     return f".. autoclass:: {path}\n   :members:{bases}{hidden}\n"
 

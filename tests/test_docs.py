@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -215,3 +217,18 @@ def test_stale_pages_are_removed(generate, tmp_path):
     times = kept.stat().st_mtime_ns
     generate.write(tmp_path)
     assert kept.stat().st_mtime_ns == times
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_warnings(tmp_path):
+    for module in ("sphinx", "myst_parser", "furo", "sphinx_copybutton"):
+        pytest.importorskip(module)
+    environment = {**os.environ, "PYTHONPATH": str(Path(recon_engine.__file__).parents[1])}
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", str(DOCS), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "performance.html").read_text(encoding="utf-8")
+    tables = (ROOT / "README.md").read_text("utf-8").split("benchmarks: begin")[1].split("benchmarks: end")[0]
+    assert page.count("<table") == len(re.findall(r"^\|---", tables, re.MULTILINE)) > 5
+    fetched = re.findall(r'(?:src|href)="(https?://[^"]+\.(?:js|css|woff2?))"', page)
+    assert fetched == []
