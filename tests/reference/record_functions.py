@@ -162,6 +162,9 @@ def pixels(lib: Modules) -> dict[str, Any]:
     clouds = lib("structures").Pointclouds([numbers(6, 3) * 1.6 - 0.8 + torch.tensor([0.0, 0.0, 1.0])])
     render = {"image_size": (6, 7), "blur_radius": 0.01, "faces_per_pixel": 2}
     return {
+        "interpolate_face_attributes_python": lib("ops.interp_face_attrs").interpolate_face_attributes_python(
+            torch.tensor([[[[0, -1], [2, 1]]]]), numbers(1, 1, 2, 2, 3), numbers(3, 3, 2)
+        ),
         "barycentric_coordinates": list(inside),
         "barycentric_coordinates_clip": list(m.barycentric_coordinates_clip(inside)),
         "edge_function": m.edge_function(p, v0, v1),
@@ -218,6 +221,7 @@ def properties(lib: Modules) -> dict[str, Any]:
         "ndc_grid_sample": u.ndc_grid_sample(numbers(2, 3, 5, 7), grid),
         "ndc_to_grid_sample_coords": u.ndc_to_grid_sample_coords(grid, (5, 7)),
         "parse_image_size": [u.parse_image_size(5), u.parse_image_size((3, 4))],
+        "get_device": lib("common").get_device(grid) == torch.device("cpu"),
         "meshgrid_ij": list(lib("common.compat").meshgrid_ij(torch.arange(2), torch.arange(3))),
     }
 

@@ -47,6 +47,14 @@ def test_hat():
     assert torch.autograd.gradcheck(lambda x: hat_inv(hat(x)), (v.double().requires_grad_(),))
 
 
+def test_gradcheck():
+    a, b = (torch.randn(4, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    assert torch.autograd.gradcheck(so3_exp_map, (a,))
+    assert torch.autograd.gradcheck(lambda a: so3_log_map(so3_exp_map(a)), (a,))
+    assert torch.autograd.gradcheck(lambda a: so3_rotation_angle(so3_exp_map(a)), (a,))
+    assert torch.autograd.gradcheck(lambda a, b: so3_relative_angle(so3_exp_map(a), so3_exp_map(b)), (a, b))
+
+
 def test_gradients_are_finite_at_the_identity_and_at_half_turns():
     R = torch.stack([torch.eye(3), torch.diag(torch.tensor([1.0, -1, -1])), torch.diag(torch.tensor([-1.0, 1, -1]))])
     R.requires_grad_()
