@@ -47,7 +47,8 @@ missing on purpose, and where answers differ: [parity.md](parity.md).
 """
 
 
-def imported(path: Path) -> ast.Module:
+@functools.cache
+def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(), str(path))
 
 
@@ -85,18 +86,18 @@ def recorded() -> dict[str, set[str]]:
         # Of names.json and of PyTorch3D's compiled module nothing is said here.
         if script.stem in ("record_names", "record_kernels"):
             continue
-        asked = words(imported(script))
+        asked = words(parsed(script))
         if "renderer_scenes" in script.read_text():
-            asked |= words(imported(REFERENCE / "renderer_scenes.py"))
+            asked |= words(parsed(REFERENCE / "renderer_scenes.py"))
         for name in re.findall(r"([\w{}]+)\.npz", script.read_text()):
             name = re.sub(r"{\w+}", "*", name)
             scripts[name] = scripts.get(name, set()) | asked
     found = {}
     for path in test_files():
-        text, asked_for = path.read_text(), _parameters(imported(path))
+        text, asked_for = path.read_text(), _parameters(parsed(path))
         for conftest in _conftests(path):  # the nearest first, whose fixtures hide those of the same name
             text += "".join(_fixtures(conftest, asked_for))
-            asked_for -= {node.name for node in imported(conftest).body if isinstance(node, ast.FunctionDef)}
+            asked_for -= {node.name for node in parsed(conftest).body if isinstance(node, ast.FunctionDef)}
         found[short(path)] = {
             word
             for name, asked in scripts.items()
@@ -120,7 +121,7 @@ def _parameters(tree: ast.Module) -> set[str]:
 def _fixtures(conftest: Path, wanted: set[str]) -> Iterator[str]:
     """The sources of the fixtures of these names, and of those that they ask for."""
     source = conftest.read_text()
-    functions = {node.name: node for node in imported(conftest).body if isinstance(node, ast.FunctionDef)}
+    functions = {node.name: node for node in parsed(conftest).body if isinstance(node, ast.FunctionDef)}
     waiting = [name for name in functions if name in wanted]
     seen = set()
     while waiting:
@@ -137,7 +138,7 @@ def live() -> dict[str, set[str]]:
     found = {}
     for path in test_files():
         names: set[str] = set()
-        for function in ast.walk(imported(path)):
+        for function in ast.walk(parsed(path)) if "pytorch3d" in path.read_text() else ():
             if isinstance(function, ast.FunctionDef):
                 names |= _taken(function)
         found[short(path)] = names
@@ -172,7 +173,8 @@ def _taken(function: ast.FunctionDef) -> set[str]:
 def kernels(value: Any) -> frozenset[str]:
     """The ops that the code of a function, or of the methods of a class, names directly or through other functions."""
     ops: set[str] = set()
-    waiting, seen = [value], set()
+    waiting: list[Any] = [value]
+    seen: dict[int, Any] = {}  # what is kept has a number of its own
     while waiting:
         current = waiting.pop()
         if isinstance(current, Op):
@@ -181,7 +183,7 @@ def kernels(value: Any) -> frozenset[str]:
         current = inspect.unwrap(current) if callable(current) else current
         if id(current) in seen or not str(getattr(current, "__module__", "")).startswith("recon_engine"):
             continue
-        seen.add(id(current))
+        seen[id(current)] = current
         if inspect.isclass(current):
             # Modules, autograd functions and private classes are made to be called. Of another class that a function
             # uses, only what making an object runs.
@@ -189,7 +191,7 @@ def kernels(value: Any) -> frozenset[str]:
             whole = current is value or called
             waiting += _members(current) if whole else [current.__init__]
         elif isinstance(current, FunctionType):
-            waiting += list(_named(current))
+            waiting += _named(current)
     return frozenset(ops)
 
 
@@ -204,12 +206,13 @@ def _members(cls: type) -> list[Any]:
     return found
 
 
-def _named(function: FunctionType) -> Iterator[Any]:
+@functools.cache
+def _named(function: FunctionType) -> list[Any]:
     """What the names in the body of a function are: globals of its module, and what it imports itself."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, SyntaxError):
-        return
+        return []
     module = sys.modules[function.__module__]
     package = module.__name__ if hasattr(module, "__path__") else module.__package__
     names = dict(vars(module))
@@ -217,14 +220,21 @@ def _named(function: FunctionType) -> Iterator[Any]:
     for node in nodes:
         if isinstance(node, ast.ImportFrom):
             source = importlib.import_module("." * node.level + (node.module or ""), package)
-            names |= {alias.asname or alias.name: getattr(source, alias.name, None) for alias in node.names}
+            names |= {alias.asname or alias.name: _imported(source, alias.name) for alias in node.names}
+    found = [names.get(node.id) for node in nodes if isinstance(node, ast.Name)]
     for node in nodes:
-        if isinstance(node, ast.Name):
-            yield names.get(node.id)
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             owner = names.get(node.value.id)
             if isinstance(owner, (type, ModuleType)):
-                yield getattr(owner, node.attr, None)
+                found.append(getattr(owner, node.attr, None))
+    return [value for value in found if isinstance(value, (Op, FunctionType, type)) or hasattr(value, "__wrapped__")]
+
+
+def _imported(source: ModuleType, name: str) -> Any:
+    """What `from source import name` gives: a submodule that nobody has imported yet is no attribute."""
+    if not hasattr(source, name) and hasattr(source, "__path__"):
+        return importlib.import_module(f"{source.__name__}.{name}")
+    return getattr(source, name, None)
 
 
 def _without_annotations(node: ast.AST) -> Iterator[ast.AST]:
@@ -246,7 +256,9 @@ def gradchecked() -> tuple[set[str], set[str]]:
     found: set[str] = set()
     ops: set[str] = set()
     for path in test_files():
-        tree = imported(path)
+        if "gradcheck" not in path.read_text():
+            continue
+        tree = parsed(path)
         defined: dict[str, ast.AST] = {n.name: n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}
         for node in tree.body:
             if isinstance(node, ast.Assign):
@@ -281,7 +293,7 @@ def _is_gradcheck(node: ast.Call) -> bool:
 @functools.cache
 def compiled() -> set[str]:
     path = TESTS / "entry_points.py"
-    return words(imported(path)) if path.exists() else set()
+    return words(parsed(path)) if path.exists() else set()
 
 
 # The table
