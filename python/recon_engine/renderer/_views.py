@@ -100,25 +100,19 @@ def look_at_rotation(
             raise ValueError(f"Expected arg {name} to have shape (N, 3); got {tuple(tensor.shape)}")
     position, at, up = _to_common_float(tensors)
     forward = F.normalize(at - position, eps=1e-5)
-    raw_left = torch.linalg.cross(up, forward, dim=1)
-    left = F.normalize(raw_left, eps=1e-5)
+    left = torch.linalg.cross(up, forward, dim=1)
+    # However short `left` is, where `up` is nearly parallel to `forward`, it has a direction, unless it is 0.
+    left = torch.where((left == 0).all(dim=1, keepdim=True), _left_without_up(forward), left)
+    left = left / torch.linalg.vector_norm(left, dim=1, keepdim=True)
     upward = F.normalize(torch.linalg.cross(forward, left, dim=1), eps=1e-5)
-    # `left` is short when `up` is nearly parallel to `forward`: the unit length of `upward` repairs it.
-    is_short = (left.abs() <= 5e-3).all(dim=1, keepdim=True)
-    left = torch.where(is_short, F.normalize(torch.linalg.cross(upward, forward, dim=1), eps=1e-5), left)
-    # Exactly parallel, nothing of the direction is left.
-    is_parallel = (raw_left == 0).all(dim=1, keepdim=True)
-    free_left = _left_without_up(forward)
-    left = torch.where(is_parallel, free_left, left)
-    upward = torch.where(is_parallel, torch.linalg.cross(forward, free_left, dim=1), upward)
     return torch.stack((left, upward, forward), dim=2)
 
 
 def _left_without_up(forward: Tensor) -> Tensor:
-    """A unit vector across `forward` (N, 3): -x made orthogonal, or -y where forward is along x."""
-    along_x = forward[:, :1].abs() > 0.9
-    axis = torch.where(along_x, forward.new_tensor([0.0, -1.0, 0.0]), forward.new_tensor([-1.0, 0.0, 0.0]))
-    return F.normalize(axis - (axis * forward).sum(1, keepdim=True) * forward, eps=1e-5)
+    """A vector across `forward` (N, 3): -x made orthogonal, or -y where forward is along x."""
+    along_x = (forward[:, :1].abs() > 0.9).to(forward.dtype)
+    axis = F.pad(torch.cat((along_x - 1, -along_x), 1), (0, 1))
+    return axis - (axis * forward).sum(1, keepdim=True) * forward
 
 
 def _to_common_float(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -162,5 +156,5 @@ def look_at_view_transform(
         dist, elev, azim, at, up = convert_to_tensors_and_broadcast(dist, elev, azim, at, up, device=device)
         center = camera_position_from_spherical_angles(dist, elev, azim, degrees=degrees, device=device) + at
     R = look_at_rotation(center, at, up, device=device)
-    T = -torch.einsum("ni,nij->nj", center.to(R.dtype), R)
+    T = -(center.to(R.dtype)[:, None] @ R)[:, 0]
     return R, T

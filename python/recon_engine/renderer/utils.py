@@ -177,6 +177,8 @@ def format_tensor(input: Any, dtype: torch.dtype = torch.float32, device: Device
         device: where the result lives.
     """
     target = make_device(device)
+    if isinstance(input, (int, float)):
+        return torch.full((1,), input, dtype=dtype, device=target)  # on a GPU without a copy, which would wait for it
     tensor = input if isinstance(input, Tensor) else torch.as_tensor(input, dtype=dtype, device=target)
     if tensor.dim() == 0:
         tensor = tensor.view(1)

@@ -89,25 +89,25 @@ def _from_lists(verts: list[Tensor], faces: list[Tensor]) -> tuple[Topology, lis
     faces = [_rows(f, "faces", n) for n, f in enumerate(faces)]
     device = verts[0].device
     for n, (v, f) in enumerate(zip(verts, faces, strict=True)):
-        if v.device != device or f.device != device:
+        if not v.device == f.device == device:
             raise ValueError(
                 "All Verts and Faces tensors should be on same device: "
                 f"verts[0] is on {device}, verts[{n}] on {v.device}, faces[{n}] on {f.device}."
             )
-    dtypes = {v.dtype for v in verts if len(v)}
+    dtypes = {v.dtype for v in verts if v.shape[0]}
     if len(dtypes) > 1:
         raise ValueError(f"Meshes: all verts must have one dtype, got {sorted(map(str, dtypes))}")
     dtype = next(iter(dtypes), verts[0].dtype)
     _check_floating(dtype)
     verts = [v if v.dtype == dtype else v.to(dtype) for v in verts]
-    num_verts = [len(v) for v in verts]
+    num_verts = [v.shape[0] for v in verts]
     if is_traced():
         faces = [_int64(f, "faces") for f in faces]
         return Topology(num_verts, [len(f) for f in faces], faces_list=faces, device=device), verts
     topology = _seen_topology(faces, num_verts)
     if topology is None:
         checked = _without_padding([_int64(f, "faces") for f in faces], num_verts)
-        topology = Topology(num_verts, [len(f) for f in checked], faces_list=checked, device=device)
+        topology = Topology(num_verts, [f.shape[0] for f in checked], faces_list=checked, device=device)
         _remember(faces, topology)
     return topology, verts
 
@@ -140,11 +140,11 @@ def _rows(tensor: Any, name: str, n: int) -> Tensor:
     """`tensor` when it has shape (any, 3); an empty tensor of any shape becomes (0, 3)."""
     if not isinstance(tensor, Tensor):
         raise ValueError(f"Meshes: {name}[{n}] must be a tensor, got {type(tensor).__name__}")
-    if tensor.numel() == 0 and tensor.shape != (0, 3):
+    if tensor.ndim == 2 and tensor.shape[1] == 3:
+        return tensor
+    if tensor.numel() == 0:
         return tensor.new_zeros((0, 3))
-    if tensor.ndim != 2 or tensor.shape[1] != 3:
-        raise ValueError(f"Meshes: {name}[{n}] must have shape (any, 3), got {tuple(tensor.shape)}")
-    return tensor
+    raise ValueError(f"Meshes: {name}[{n}] must have shape (any, 3), got {tuple(tensor.shape)}")
 
 
 def _check_floating(dtype: torch.dtype) -> None:
@@ -166,10 +166,9 @@ def _int64(indices: Tensor, name: str) -> Tensor:
 
 def _without_padding(faces: list[Tensor], num_verts: Sequence[int]) -> list[Tensor]:
     """Faces without rows that hold a negative index, all other indices being in range."""
-    filled = [n for n, f in enumerate(faces) if len(f)]
-    if not filled:
+    filled = [n for n, f in enumerate(faces) if f.shape[0]]
+    if not filled or (len(faces) > 1 and _are_in_range(faces, num_verts)):
         return faces
-    # One pass over each mesh and one transfer for the batch.
     ranges = torch.stack([bound for n in filled for bound in torch.aminmax(faces[n])]).tolist()
     faces = list(faces)
     for n, low, high in zip(filled, ranges[::2], ranges[1::2], strict=True):
@@ -179,6 +178,14 @@ def _without_padding(faces: list[Tensor], num_verts: Sequence[int]) -> list[Tens
         if high >= num_verts[n]:
             raise _out_of_range(high, num_verts[n], n)
     return faces
+
+
+def _are_in_range(faces: Sequence[Tensor], num_verts: Sequence[int]) -> bool:
+    """Whether every index is a vertex of its own mesh: one pass over the batch and one transfer."""
+    indices, device = torch.cat(list(faces)), faces[0].device
+    counts, limits = (torch.tensor(sizes, device=device) for sizes in ([f.shape[0] for f in faces], num_verts))
+    limits = limits.repeat_interleave(counts, output_size=indices.shape[0])
+    return bool(((indices >= 0) & (indices < limits[:, None])).all())
 
 
 def _face_counts(faces: Tensor, num_verts: int) -> list[int]:

@@ -377,31 +377,33 @@ class Meshes:
 
     # Copies
 
+    def _mapped(self, function: Callable[[Tensor], Tensor], topology: Topology) -> Meshes:
+        """These meshes without textures, after a function of every tensor that is not of their topology."""
+        # The list can be had again from any other form.
+        only_list = self._verts_packed is None and self._verts_padded is None
+        other = self._derive(topology, [function(verts) for verts in self.verts_list()] if only_list else None)
+        other._has_verts_normals = self._has_verts_normals
+        for name in self._INTERNAL_TENSORS:
+            tensor = getattr(self, name)
+            if tensor is not None:
+                setattr(other, name, function(tensor))
+        return other
+
     def clone(self) -> Meshes:
         """A deep copy: no tensor that its methods return shares memory with this object's. Differentiable.
 
         The topology object is shared, so that edges and neighbours are not computed again.
         """
-        other = self._derive(self._topology, [verts.clone() for verts in self.verts_list()])
+        other = self._mapped(torch.clone, self._topology)
         other._own_indices = {}
-        other._has_verts_normals = self._has_verts_normals
-        for name in self._INTERNAL_TENSORS:
-            tensor = getattr(self, name)
-            if tensor is not None:
-                setattr(other, name, tensor.clone())
         if self.textures is not None:
             other.textures = self.textures.clone()
         return other
 
     def detach(self) -> Meshes:
         """The same meshes without their gradient history, sharing memory and topology."""
-        other = self._derive(self._topology, [verts.detach() for verts in self.verts_list()])
+        other = self._mapped(torch.detach, self._topology)
         other._own_indices = self._own_indices
-        other._has_verts_normals = self._has_verts_normals
-        for name in self._INTERNAL_TENSORS:
-            tensor = getattr(self, name)
-            if tensor is not None:
-                setattr(other, name, tensor.detach())
         if self.textures is not None:
             other.textures = self.textures.detach()
         return other
@@ -419,12 +421,7 @@ class Meshes:
         target = make_device(device)
         if self.device == target:
             return self.clone() if copy else self
-        other = self._derive(self._topology.to(target), [verts.to(target) for verts in self.verts_list()])
-        other._has_verts_normals = self._has_verts_normals
-        for name in self._INTERNAL_TENSORS:
-            tensor = getattr(self, name)
-            if tensor is not None:
-                setattr(other, name, tensor.to(target))
+        other = self._mapped(lambda tensor: tensor.to(target), self._topology.to(target))
         if self.textures is not None:
             other.textures = self.textures.clone().to(target)
         return other
@@ -535,10 +532,10 @@ class Meshes:
         topology = Topology(
             [count for count in self._topology.num_verts for _ in range(N)],
             [count for count in self._topology.num_faces for _ in range(N)],
-            faces_list=[faces.clone() for faces in self.faces_list() for _ in range(N)],
+            faces_list=_copies(self.faces_list(), N),
             device=self.device,
         )
-        verts = [verts.clone() for verts in self.verts_list() for _ in range(N)]
+        verts = _copies(self.verts_list(), N)
         return self._derive(topology, verts, None if self.textures is None else self.textures.extend(N))
 
     def submeshes(self, face_indices: list[list[Tensor]] | list[Tensor] | Tensor) -> Meshes:
@@ -811,6 +808,11 @@ class Meshes:
         if refresh:
             self._verts_normals_packed = None
         self.verts_normals_packed()
+
+
+def _copies(tensors: Sequence[Tensor], N: int) -> list[Tensor]:
+    """N copies of each tensor, one after the other."""
+    return [copy for tensor in tensors for copy in tensor.repeat(N, *(1,) * tensor.ndim).unbind(0)]
 
 
 def join_meshes_as_batch(meshes: Sequence[Meshes], include_textures: bool = True) -> Meshes:

@@ -236,6 +236,9 @@ class Topology:
         if self.num_meshes == 1:
             return self.faces_list[0]
         first = self.mesh_to_verts_packed_first_idx[self.faces_packed_to_mesh_idx]
+        padded = self.cached("faces_padded")
+        if padded is not None and padded.shape[0] * padded.shape[1] == self.total_faces:  # without padding
+            return padded.reshape(-1, 3) + first[:, None]
         return torch.cat(self.faces_list) + first[:, None]
 
     @computed

@@ -66,7 +66,7 @@ class Transform3d:
         self._set(matrix if matrix.ndim == 3 else matrix[None])
 
     def _set(self, matrix: Tensor, is_affine: bool = False, form: type[Transform3d] | None = None) -> None:
-        self._matrix = matrix
+        self._first_matrix = matrix
         # Whether the last column is known to be (0, 0, 0, 1): transformed points then need no division.
         self._is_affine = is_affine
         # The class whose closed inverse holds for `_matrix`.
@@ -433,7 +433,7 @@ class RotateAxisAngle(Rotate):
         if torch.is_tensor(angle) and angle.dim() > 1:
             raise ValueError(f"Expected tensor of shape (N,); got {tuple(angle.shape)} (in RotateAxisAngle)")
         angle = _vector(angle, dtype, get_device(angle, device))
-        radians = angle / 180.0 * math.pi if degrees else angle
+        radians = angle * (math.pi / 180.0) if degrees else angle
         # The matrices of the helper act on columns, ours on rows.
         super().__init__(_axis_angle_rotation(axis, radians).transpose(1, 2), dtype=dtype, device=angle.device)
 
@@ -457,6 +457,8 @@ def _coordinates(x: Any, y: Any, z: Any, dtype: torch.dtype, device: Device | No
             raise ValueError(f"Expected x, y and z, or x of shape (N, 3): {letter} is None (in {name})")
         if torch.is_tensor(c) and c.dim() > 1:
             raise ValueError(f"Expected {letter} to be a number or of shape (N,); got {tuple(c.shape)} (in {name})")
+    if not any(torch.is_tensor(c) for c in (x, y, z)):
+        return torch.tensor([[x, y, z]], dtype=dtype, device=target)
     columns = [_vector(c, dtype, target) for c in (x, y, z)]
     sizes = [len(c) for c in columns]
     if len(set(sizes) - {1}) > 1:
@@ -475,7 +477,7 @@ def _broadcast_bmm(a: Tensor, b: Tensor) -> Tensor:
         a = a[None]
     _check_batch(a, b)
     with without_autocast(a.device.type):
-        return a @ b
+        return torch.bmm(a, b) if len(a) == len(b) else a @ b
 
 
 def _multiply(vectors: Tensor, matrix: Tensor, shift: Tensor | None = None) -> Tensor:
@@ -487,12 +489,14 @@ def _multiply(vectors: Tensor, matrix: Tensor, shift: Tensor | None = None) -> T
         _check_batch(vectors, matrix)
     N, _, L = matrix.shape
     with without_autocast(vectors.device.type):
-        if N == 1 or vectors.dim() == 2:
+        if N == 1:
+            rows = vectors.reshape(1, -1, 3)
+            product = torch.bmm(rows, matrix) if shift is None else torch.baddbmm(shift, rows, matrix)
+            return product.reshape(*vectors.shape[:-1], L)
+        if vectors.dim() == 2:
             # One set of vectors: all matrices side by side form a single product, (P, 3) by (3, N * L).
-            rows, columns = vectors.reshape(-1, 3), matrix.transpose(0, 1).reshape(3, N * L)
-            product = rows @ columns if shift is None else torch.addmm(shift.reshape(N * L), rows, columns)
-            if N == 1:
-                return product.reshape(*vectors.shape[:-1], L)
+            columns = matrix.transpose(0, 1).reshape(3, N * L)
+            product = vectors @ columns if shift is None else torch.addmm(shift.reshape(N * L), vectors, columns)
             return product.reshape(-1, N, L).transpose(0, 1).contiguous()
         # On CPUs the product with long rows is two to three times as fast as the one with rows of 3.
         a, b = matrix.transpose(1, 2), vectors.expand(N, -1, -1).transpose(1, 2)
