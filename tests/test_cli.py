@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import re
 import signal
@@ -121,6 +122,24 @@ def test_pose_of_pictures(tmp_path, cube, photographs):
     assert metrics["settings"]["fov"] == 40
     assert not metrics["settings"]["centered"]
     assert "error_degrees_max" not in metrics
+
+
+def test_pose_finds_the_camera_of_render(tmp_path):
+    """A picture that `recon render` made, along its shorter side with the field of view of 30 degrees."""
+    from recon_engine.io import save_obj
+    from recon_engine.methods.shapes import building
+
+    house, picture, out = building(), tmp_path / "picture.png", tmp_path / "out"
+    save_obj(str(tmp_path / "house.obj"), house.verts_packed(), house.faces_packed())
+    mesh = str(tmp_path / "house.obj")
+    options = ["--size", "120x160", "--camera", "5,20,35", "--background", "transparent"]
+    assert main(["render", mesh, *options, "--output", str(picture)]) == 0
+    fov = 2 * math.degrees(math.atan(math.tan(math.radians(15)) * 160 / 120))
+    assert main(["pose", "--fast", "--obj", mesh, "--images", str(picture), "--fov", f"{fov}", "--out", str(out)]) == 0
+    camera = json.loads((out / "cameras.json").read_text())[0]
+    assert camera["elevation"] == pytest.approx(20, abs=3)
+    assert camera["azimuth"] == pytest.approx(35, abs=3)
+    assert camera["distance"] == pytest.approx(5, rel=0.03)
 
 
 def test_pose_from_a_start(tmp_path, cube):

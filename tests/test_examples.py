@@ -22,6 +22,20 @@ def test_reconstruct_building(tmp_path, monkeypatch, capsys):
     assert (out / "report.html").exists()
 
 
+def test_follow_camera(tmp_path, monkeypatch, capsys):
+    for module in ("PIL", "matplotlib"):
+        pytest.importorskip(module)
+    out = tmp_path / "out"
+    monkeypatch.setattr(sys, "argv", ["follow_camera.py", "--fast", "--frames", "2", "--out", str(out)])
+    runpy.run_path(str(EXAMPLES / "follow_camera.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "the best of 6 starts" in printed
+    assert "the best of 1 starts" in printed
+    azimuth, elevation = map(float, re.search(r"azimuth off by (\S+) .* elevation by (\S+)", printed).groups())
+    assert max(azimuth, elevation) < 4
+    assert (out / "sequence.gif").exists()
+
+
 def test_warp_stereo(tmp_path, monkeypatch, capsys):
     """A real stereo pair: warped by its measured depths the left picture is nearly the right one."""
     skimage = pytest.importorskip("skimage", exc_type=ImportError)
