@@ -6,7 +6,8 @@ A benchmark file is a list of cases and one line:
     test_speed = speed_test(CASES)
 
 `make()` returns {rival: function to time}; it leaves out the rivals that `rival()` cannot import. The first rival is
-always "recon_engine". Inputs are made in `make`, outside the timed functions.
+always "recon_engine". Inputs are made in `make`, outside the timed functions. What a function has as `notes`, a
+dictionary, is kept with its results.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ import torch
 DEVICE = torch.device(os.environ.get("BENCH_DEVICE", "cpu"))
 THREADS = int(os.environ.get("BENCH_THREADS", "2"))
 OURS = "recon_engine"
+UNCOMPILED, COMPILED = "not compiled", "PyTorch3D compiled"  # beside steps through torch.compile
 NAMES = [OURS, "pytorch3d", "scipy", "torch", "pykdtree", "faiss", "fpsample", "open3d", "trimesh", "skimage"]
+NAMES += [UNCOMPILED, COMPILED]
 
 _SLOW = 5.0
 Functions = dict[str, Callable[[], Any]]
@@ -121,6 +124,7 @@ def race(case: Case, name: str, benchmark: Any) -> None:
     if case.count is not None:
         count, what = case.count()
         info["seconds_each"], info["each"] = seconds[name] / count, what
+    info |= getattr(functions[name], "notes", {})
     if case.memory:
         info["peak_bytes"] = peak_memory(case, name)
     benchmark.extra_info.update(info)

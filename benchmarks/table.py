@@ -20,6 +20,7 @@ TITLES = {
     "neighbours": "neighbours",
     "point_mesh": "points, rays, boxes and meshes",
     "mesh_ops": "mesh operators and losses",
+    "compile": "steps through torch.compile",
     "overhead": "calls on next to nothing",
 }
 
@@ -67,13 +68,17 @@ def _table(title: str, results: Entry) -> str:
 def _row(case: str, rivals: dict[str, Entry]) -> str:
     ours, theirs = rivals[OURS], rivals.get("pytorch3d")
     others = [
-        f"{name} {_time(entry['seconds'])} ({entry['ratio']:.2g}x)"
+        f"{name} {_time(entry['seconds'])} ({entry['ratio']:.2g}x{_breaks(entry)})"
         for name, entry in rivals.items()
         if name not in (OURS, "pytorch3d")
     ]
     limit = f"{ours['fraction_of_limit']:.1%}" if "fraction_of_limit" in ours else ""
     row = f"| {case} | {_measures(ours)} | {_measures(theirs) if theirs else ''} | {_ratio(ours, theirs)} "
     return f"{row}| {', '.join(others)} | {limit} |"
+
+
+def _breaks(entry: Entry) -> str:
+    return f", {entry['graph_breaks']} graph breaks" if "graph_breaks" in entry else ""
 
 
 def _measures(entry: Entry) -> str:
