@@ -16,6 +16,7 @@ from torch import Tensor
 from recon_engine import ops
 from recon_engine.loss import chamfer_distance, mesh_edge_loss, mesh_laplacian_smoothing, mesh_normal_consistency
 from recon_engine.methods import _pictures as pictures
+from recon_engine.methods.fit_views import ViewFit
 from recon_engine.methods.shapes import building
 from recon_engine.ops.marching_cubes import marching_cubes
 from recon_engine.quick import render
@@ -52,6 +53,17 @@ def wrapped() -> list[Tensor]:
         optimizer.step()
         if step + 1 in (20, 80, 300):
             shown.append(show(mesh.detach()))
+    return shown
+
+
+def textured() -> list[Tensor]:
+    """The building, and a sphere that takes its shape and colours from pictures: after 15, 60 and 500 steps."""
+    house = building(colors=True)
+    shown = [show(house, elevation=15.0, azimuth=35.0)]
+    fit = ViewFit.to_mesh(house)
+    for step in fit:
+        if step + 1 in (15, 60, 500):
+            shown.append(show(fit.mesh(), elevation=15.0, azimuth=35.0))
     return shown
 
 
@@ -179,7 +191,7 @@ def seen_from(elevation: float, azimuth: float) -> FoVPerspectiveCameras:
 
 def main() -> None:
     """Make and write the named pictures."""
-    makers = {f.__name__: f for f in (wrapped, clouds, levels, distances, occlusion, smoothed)}
+    makers = {f.__name__: f for f in (wrapped, textured, clouds, levels, distances, occlusion, smoothed)}
     for name in sys.argv[1:] or makers:
         torch.manual_seed(0)
         path = Path(__file__).parent / f"images/gallery-{name}.png"
