@@ -108,6 +108,25 @@ def test_gradient_of_one_input_alone(name, device):
         torch.testing.assert_close(values_and_grads(alone, inputs[i])[1], [expected])
 
 
+@every_op
+def test_gradient_of_one_output_alone(name, device):
+    """An output that nobody uses counts like one whose gradient is zero."""
+    if not _differentiable(name):
+        pytest.skip("no gradients")
+    inputs = _samples.sample_inputs(name, device, torch.float64)
+
+    def with_other_outputs(weight):
+        def first(*a):
+            out = OPS[name](*a)
+            one, *others = [o for o in (out if isinstance(out, tuple) else (out,)) if o.requires_grad]
+            return one if weight is None else one + sum((weight * o.sum() for o in others), torch.zeros_like(one))
+
+        first.constants = OPS[name].constants
+        return values_and_grads(first, *inputs)[1]
+
+    torch.testing.assert_close(with_other_outputs(None), with_other_outputs(0.0))
+
+
 def _compiled_result(name, inputs, backend):
     torch._dynamo.reset()
     compiled = torch.compile(lambda *a: OPS[name](*a), fullgraph=True, backend=backend)

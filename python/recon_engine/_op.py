@@ -193,10 +193,19 @@ class Op:
             def forward(ctx: Any, *inputs: Any) -> Any:
                 out = forward(*inputs)
                 remember(ctx, inputs, out)
+                # Of outputs without a gradient, indices above all, nobody reads the zeros that autograd would write.
+                ctx.set_materialize_grads(False)
+                outs = (out,) if single else out
+                ctx.blanks = {i: (outs[i].shape, outs[i].dtype) for i in ctx.differentiable}
                 return out
 
             @staticmethod
-            def backward(ctx: Any, *grad_out: Tensor) -> Any:
+            def backward(ctx: Any, *grads_or_none: Tensor | None) -> Any:
+                like, blanks = ctx.saved_tensors[0], ctx.blanks
+                grad_out: list[Any] = [
+                    like.new_zeros(blanks[i][0], dtype=blanks[i][1]) if g is None and i in blanks else g
+                    for i, g in enumerate(grads_or_none)
+                ]
                 if torch.compiler.is_compiling():  # compiled autograd
                     return op_backward(ctx, *grad_out)
                 grads = gradients_of(backward, ctx, grad_out)

@@ -153,7 +153,7 @@ def _reduce(
     """One loss from the values (N, P) of each direction, which are 0 beyond their lengths (N,)."""
     every_point_counts_the_same = weights is None and all(lengths is None for _, lengths in parts)
     if point_reduction == batch_reduction == "mean" and every_point_counts_the_same:
-        means = [values.sum() / max(values.numel(), 1) for values, _ in parts]
+        means = [values.mean() if values.numel() else values.sum() for values, _ in parts]
         return means[0] if len(means) == 1 else means[0] + means[1]
     reduced = [_reduce_points(values, lengths, weights, point_reduction) for values, lengths in parts]
     if point_reduction is None:
