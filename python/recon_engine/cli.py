@@ -769,8 +769,10 @@ def view(
     with Viewer(*files, host=host, port=port) as viewer:
         print(f"page: {viewer.url}", flush=True)
         if "SSH_CONNECTION" in os.environ:
+            import platform
+
             number = viewer.server.get_port()
-            print(f"over SSH: ssh -L {number}:localhost:{number} {os.uname().nodename}", flush=True)
+            print(f"over SSH: ssh -L {number}:localhost:{number} {platform.node()}", flush=True)
         elif browser and (sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             import webbrowser
 

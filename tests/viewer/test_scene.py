@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from recon_engine import cli
 from recon_engine.io import IO, save_obj
 from recon_engine.methods import build, fit_points, fit_views, nerf, volume
 from recon_engine.methods._live import Live, read_live
@@ -240,6 +241,27 @@ def test_a_running_fit_shows_its_mesh(tmp_path):
     assert not list(tmp_path.glob("*.part"))
     build.from_mesh(building(), build.mesh_settings(iterations=2, views=2, image_size=16, level=0), live=live)
     assert read_scene(live).steps == 2
+
+
+def test_a_command_shows_itself_and_cleans_up(tmp_path, monkeypatch):
+    for module in ("tyro", "tqdm", "PIL", "matplotlib"):
+        pytest.importorskip(module)
+    seen = []
+    show = Live.show
+
+    def watched(live, mesh, history):
+        show(live, mesh, history)
+        seen.append(read_scene(tmp_path / "out").step)
+
+    monkeypatch.setattr(Live, "show", watched)
+    IO().save_pointcloud(Pointclouds([torch.rand(30, 3)]), tmp_path / "cloud.ply")
+    options = ["--out", str(tmp_path / "out"), "--iters", "3", "--level", "1", "--samples", "50"]
+    assert cli.main(["fit-points", str(tmp_path / "cloud.ply"), *options]) == 0
+    assert seen[0] == 1
+    assert len(seen) == 3
+    assert not (tmp_path / "out.live").exists()
+    scene = read_scene(tmp_path / "out")
+    assert (scene.is_running, scene.step) == (False, 3)
 
 
 def test_live_is_written_now_and_then_and_harms_nobody(tmp_path):

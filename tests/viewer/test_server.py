@@ -158,6 +158,43 @@ def test_viewer_in_a_program(tmp_path):
     assert "['ball'] True" in done.stdout, done.stderr
 
 
+def test_over_ssh_the_line_that_brings_the_port_is_printed(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("tyro")
+    from recon_engine import viewer
+
+    class Closed:
+        """A viewer whose user presses Ctrl-C at once."""
+
+        url = "http://localhost:8080"
+        server = type("Server", (), {"get_port": staticmethod(lambda: 8080)})
+
+        def __init__(self, *paths, host, port):
+            assert (paths, host, port) == ((tmp_path / "a.ply", tmp_path / "run"), "127.0.0.1", 8080)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def follow(self):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(viewer, "Viewer", Closed)
+    monkeypatch.setenv("SSH_CONNECTION", "1.2.3.4 5 6.7.8.9 22")
+    assert cli.main(["view", str(tmp_path / "a.ply"), str(tmp_path / "run")]) == 0
+    printed = capsys.readouterr().out
+    assert "page: http://localhost:8080\n" in printed
+    assert "ssh -L 8080:localhost:8080 " in printed
+    opened = []
+    monkeypatch.delenv("SSH_CONNECTION")
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    cli.main(["view", str(tmp_path / "a.ply"), str(tmp_path / "run")])
+    cli.main(["view", str(tmp_path / "a.ply"), str(tmp_path / "run"), "--no-browser"])
+    assert opened == [Closed.url]
+
+
 def test_bad_input(tmp_path, capsys, monkeypatch):
     pytest.importorskip("tyro")
     pytest.importorskip("viser")
