@@ -70,8 +70,9 @@ def test_build_from_pictures(tmp_path, photographs, cube):
 
 def test_pictures_without_a_mesh_take_the_first_steps_settings(tmp_path, photographs):
     out = tmp_path / "out"
-    options = ["--images", str(photographs), "--angles", str(tmp_path / "angles.csv")]
+    options = ["--images", str(photographs), "--angles", str(tmp_path / "angles.csv"), "--refine-cameras"]
     assert main(["build", *options, *TINY, "--out", str(out)]) == 0
+    assert (out / "cameras.csv").read_text().startswith("file,azimuth,elevation,distance,fov\n0.png,")
     settings = json.loads((out / "metrics.json").read_text())["settings"]
     assert (settings["learning_rate"], settings["views_per_iteration"]) == (0.25, 2)
 
@@ -194,6 +195,16 @@ def test_pictures_with_cameras(command, kind, tmp_path, write_capture):
     assert metrics["held_out"][0]["view"].endswith(".png")
 
 
+def test_build_from_pictures_with_cameras(tmp_path, write_capture):
+    pytest.importorskip("scipy")
+    folder, out = write_capture("colmap-binary", height=24, width=24).folder, tmp_path / "out"
+    assert main(["build", "--images", str(folder), *TINY, "--out", str(out)]) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["source"] == "8 pictures in colmap-binary"
+    assert len(metrics["silhouette_iou"]) == 7
+    assert metrics["silhouette_iou_mean_unseen_views"] > 0
+
+
 def test_cameras_that_do_not_fit_the_pictures_are_named(tmp_path, write_capture, capsys):
     pytest.importorskip("scipy")
     folder = write_capture("csv", height=16, width=16).folder
@@ -274,7 +285,14 @@ def run_bad(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["build"], "give either --obj MESH or --images FOLDER"),
         (["build", "--obj", "CUBE", "--images", "."], "give either --obj MESH or --images FOLDER"),
         (["build", "--obj", "CUBE", "--angles", "a.csv"], "--angles and --init go with --images"),
-        (["build", "--images", "PHOTOS"], "--images needs --angles FILE.csv"),
+        (["build", "--obj", "CUBE", "--refine-cameras"], "--refine-cameras goes with --images"),
+        (["build", "--images", "PHOTOS"], "has no cameras: expected transforms.json"),
+        (["build", "--images", "PHOTOS", "--init", "CUBE"], "--init and --refine-cameras need --angles FILE.csv"),
+        (
+            ["build", "--images", "PHOTOS", "--angles", "ANGLES", "--cameras", "ANGLES"],
+            "either --angles FILE.csv, for cu",
+        ),
+        (["build", "--obj", "CUBE", "--cameras", "ANGLES"], "--cameras and --masks go with --images"),
         (["build", "--images", "PHOTOS", "--angles", "ANGLES", "--views", "3"], "--views goes with --obj"),
         (["build", "--obj", "missing.obj"], "missing.obj does not exist"),
         (["build", "--obj", "CUBE", "--iters", "0"], "iterations must be 1 or more, got 0"),

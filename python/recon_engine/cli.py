@@ -27,7 +27,10 @@ def build(
     obj: Path | None = None,
     images: Path | None = None,
     angles: Path | None = None,
+    cameras: Path | None = None,
+    masks: Path | None = None,
     init: Path | None = None,
+    refine_cameras: bool = False,
     out: Path = Path("recon-build"),
     overwrite: bool = False,
     preset: Literal["framed", "documented"] = "framed",
@@ -45,9 +48,14 @@ def build(
 
     Args:
         obj: the mesh to reconstruct, OBJ or PLY. Its silhouettes are rendered.
-        images: a folder of RGBA cut-outs, any size.
+        images: a folder of RGBA cut-outs, any size, with --angles; or of pictures with cameras.
         angles: a CSV with the columns file,azimuth,elevation in degrees; without `file`, rows follow the sorted names.
-        init: with --images: the mesh to start from, instead of --start.
+        cameras: with --images: transforms.json, COLMAP's folder, or a CSV with distances and fields of view, instead of
+            --angles. Default: what is there.
+        masks: with --images and cameras: a folder of grey pictures, white where the object is. Default: `masks` in that
+            folder.
+        init: with --angles: the mesh to start from, instead of --start.
+        refine_cameras: with --angles: they were estimated; move the cameras together with the shape.
         out: the results folder.
         overwrite: replace the results folder if it exists.
         preset: `documented` keeps every documented value; `framed` changes only what the cameras see.
@@ -65,8 +73,14 @@ def build(
         raise ValueError("give either --obj MESH or --images FOLDER")
     if images is None and (angles is not None or init is not None):
         raise ValueError("--angles and --init go with --images")
-    if images is not None and angles is None:
-        raise ValueError("--images needs --angles FILE.csv")
+    if images is None and refine_cameras:
+        raise ValueError("--refine-cameras goes with --images: the cameras of rendered silhouettes are known")
+    if images is None and (cameras is not None or masks is not None):
+        raise ValueError("--cameras and --masks go with --images")
+    if angles is not None and (cameras is not None or masks is not None):
+        raise ValueError("give either --angles FILE.csv, for cut-outs, or --cameras")
+    if images is not None and angles is None and (init is not None or refine_cameras):
+        raise ValueError("--init and --refine-cameras need --angles FILE.csv")
     if images is not None and views is not None:
         raise ValueError("--views goes with --obj: pictures have the views of their angles")
     changes = {
@@ -77,6 +91,7 @@ def build(
         "level": level,
         "image_size": image_size,
         "fov": fov,
+        "refine_cameras": refine_cameras,
         "seed": seed,
     }
     _prepare(out, overwrite, device)
@@ -88,7 +103,11 @@ def build(
         result = method.from_mesh(load_mesh(obj, device), settings, show_progress=True, live=_live(out))
         return _save(method.save_results, result, out, overwrite, obj.name)
     assert images is not None
-    assert angles is not None
+    if angles is None:
+        settings = method.mesh_settings(preset, **changes)
+        capture = _capture(images, cameras, masks, settings.image_size)
+        result = method.from_capture(capture, settings, show_progress=True, live=_live(out), device=device)
+        return _save(method.save_results, result, out, overwrite, f"{len(capture.names)} pictures in {images.name}")
     # The documented 100 iterations on pictures refine a mesh; a cube or a sphere needs those of the first step.
     settings = (method.mesh_settings if init is None else method.image_settings)(preset, **changes)
     cutouts = method.load_cutouts(images, settings.image_size)
@@ -184,7 +203,7 @@ def fit_views(
             around whose pictures the object fills, and moves shape and colours from coarse to fine.
         fast: small and coarse, in seconds.
         texture: colours of vertices, or an image. Default: uv, documented vertex.
-        texture_size: texels along each side of the image's six parts. Default: 128.
+        texture_size: texels along each side of the image's six parts. Default: 64.
         views: cameras around the mesh. Default: 20.
         held_out: views that are kept for the measures. Default: 10; of pictures the data set's own, or one in eight.
         iters: iterations. Default: 500, documented 2000.
@@ -217,7 +236,9 @@ def fit_views(
     pictures = (
         None if images is None else _capture(images, cameras, masks, settings.image_size, held_out, distance, fov)
     )
-    return _fit_to_pictures(method, settings, mesh, pictures, images, out, checkpoint, overwrite, resume, device)
+    return _fit_to_pictures(
+        method, settings, mesh, pictures, images, out, checkpoint, overwrite, resume, device, live=_live(out)
+    )
 
 
 def _check_pictures(
@@ -264,6 +285,7 @@ def _fit_to_pictures(
     overwrite: bool,
     resume: bool,
     device: str,
+    **options: Any,
 ) -> int:
     """Run a method on the pictures of a folder, or else on those of a mesh or the built-in building, and save it."""
     if capture is None:
@@ -272,10 +294,11 @@ def _fit_to_pictures(
         source = f"{len(capture.names)} pictures in {images.name if images is not None and images.name else 'a folder'}"
     if overwrite:
         checkpoint.unlink(missing_ok=True)
+    options |= {"checkpoint": checkpoint, "show_progress": True}
     if capture is None:
-        result = method.from_mesh(target, settings, checkpoint=checkpoint, show_progress=True)
+        result = method.from_mesh(target, settings, **options)
     else:
-        result = method.from_capture(capture, settings, checkpoint=checkpoint, show_progress=True, device=device)
+        result = method.from_capture(capture, settings, device=device, **options)
     return _save(method.save_results, result, out, overwrite or resume, source, checkpoint)
 
 

@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 _STYLE = """
 :root{color-scheme:light dark;--page:#f7f6f3;--card:#fff;--plate:#f1efea;--ink:#1d2129;--soft:#5c6470;--line:#e1ded7;
---accent:#0a63a8;--s0:#1d2129;--s1:#0072b2;--s2:#b06f00;--s3:#00805c;--s4:#b04a8a}
+--accent:#0a63a8;--s0:#1d2129;--s1:#0072b2;--s2:#b06f00;--s3:#00805c;--s4:#b04a8a;--s5:#7a6a53}
 @media (prefers-color-scheme:dark){:root{--page:#14171c;--card:#1c2027;--plate:#262b34;--ink:#e9e7e2;--soft:#a2a9b4;
---line:#323843;--accent:#6cb6f0;--s0:#f3f1ec;--s1:#56b4e9;--s2:#e6a532;--s3:#2fbf94;--s4:#dd8fc0}}
+--line:#323843;--accent:#6cb6f0;--s0:#f3f1ec;--s1:#56b4e9;--s2:#e6a532;--s3:#2fbf94;--s4:#dd8fc0;--s5:#b8a78c}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--page);color:var(--ink);font:16px/1.6 system-ui,-apple-system,"Segoe UI",Roboto,
 "Noto Sans","DejaVu Sans",sans-serif}
@@ -272,8 +272,8 @@ def _chart(table: Mapping[str, Sequence[float]], alt: str) -> str:
         marks.append(f'<text x="{x:.1f}" y="{y}" text-anchor="{anchor}">{iteration}</text>')
     for i, points in enumerate(curves.values()):
         line = "L".join(f"{x_of(x):.1f} {y_of(y):.1f}" for x, y in points)
-        marks.append(f'<path d="M{line}" style="stroke:var(--s{i % 5})"/>')
-    key = "".join(f'<li><i style="background:var(--s{i % 5})"></i>{escape(n)}</li>' for i, n in enumerate(curves))
+        marks.append(f'<path d="M{line}" style="stroke:var(--s{i % 6})"/>')
+    key = "".join(f'<li><i style="background:var(--s{i % 6})"></i>{escape(n)}</li>' for i, n in enumerate(curves))
     return (
         f'<div class="chart"><ul class="key">{key}</ul>'
         f'<svg viewBox="0 0 {_CHART_WIDTH} {_CHART_HEIGHT}" role="img" aria-label="{escape(alt)}">'

@@ -6,14 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from recon_engine.captures import load_capture
 from recon_engine.io import load_obj
 from recon_engine.methods.build import (
     BuildSettings,
     Cutouts,
     Views,
+    from_capture,
     from_images,
     from_mesh,
     image_settings,
+    load_angles,
     mesh_settings,
     normalize,
     save_results,
@@ -181,6 +184,78 @@ def test_pictures_alone_take_the_settings_that_shape_a_cube(house):
     settings = mesh_settings(iterations=60, image_size=32, level=2, sigma=1e-3)
     result = from_images(pictures, elevation, azimuth, settings)
     assert float(result.iou.mean()) > float(result.start_iou.mean()) + 0.2
+
+
+def test_cameras_whose_angles_were_estimated_are_refined(tmp_path):
+    """From the right shape, which may hardly move, the cameras find their places."""
+    true, elevation = torch.linspace(-180, 150, 12), torch.full((12,), 10.0)
+    cube = create_cube(2)
+    shear = torch.tensor([[1.0, 0.0, 0.0], [0.4, 0.7, 0.2], [0.0, 0.0, 0.4]])
+    wedge = Meshes([cube.verts_packed() @ shear], [cube.faces_packed()])
+    target, _ = normalize(wedge, "target")
+    changes = {"image_size": 48, "sigma": 3e-4, "fov": 25.6, "iterations": 120, "learning_rate": 1e-5}
+    alpha = silhouettes(target, Views(elevation, true, 2.7, 25.6), image_settings(**changes))
+    pictures = Cutouts([f"{i}.png" for i in range(12)], alpha)
+    given = true + torch.tensor([8.0, -6, 7, -9, 5, -8, 9, -7, 6, -5, 8, -8])
+    results = [
+        from_images(pictures, elevation, given, image_settings(**changes, refine_cameras=refined), init=wedge)
+        for refined in (False, True)
+    ]
+    assert torch.equal(results[0].views.azimuth, given)
+    assert torch.equal(results[1].given.azimuth, given)
+    before, after = ((result.views.azimuth - true) for result in results)
+    assert float(after.mean()) == pytest.approx(float(before.mean()), abs=1e-3)
+    assert float((after - after.mean()).abs().mean()) < 0.25 * float((before - before.mean()).abs().mean())
+    assert float(results[1].iou.mean()) > float(results[0].iou.mean()) + 0.02
+    pytest.importorskip("matplotlib")
+    save_results(results[1], tmp_path, "pictures")
+    assert "azimuth as given" in (tmp_path / "report.html").read_text()
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["cameras_refined"]
+    assert 4 < metrics["azimuth_change_mean"] < 12
+    found = load_angles(tmp_path / "cameras.csv")
+    torch.testing.assert_close(found.azimuth, results[1].views.azimuth, rtol=0, atol=1e-3)
+    torch.testing.assert_close(found.distance, results[1].views.distance, rtol=0, atol=1e-4)
+
+
+def test_cameras_of_rendered_silhouettes_are_known(house):
+    with pytest.raises(ValueError, match="refine_cameras goes with pictures"):
+        from_mesh(house, mesh_settings(**SMALL, refine_cameras=True))
+    with pytest.raises(ValueError, match=r"camera_rate must be above 0, got 0\.0"):
+        mesh_settings(camera_rate=0.0)
+
+
+def test_when_cameras_move():
+    assert not any(mesh_settings().camera_rate_at(i) for i in range(2000))
+    settings = mesh_settings(iterations=100, refine_cameras=True)
+    assert [settings.camera_rate_at(i) for i in (0, 24, 25, 74, 75, 99)] == pytest.approx(
+        [0, 0, 0.01, 0.01, 0.001, 0.001]
+    )
+
+
+@pytest.mark.parametrize("kind", ["colmap", "csv"])
+def test_pictures_with_cameras(kind, write_capture, tmp_path):
+    scene = write_capture(kind, views=12, height=40, width=40)
+    settings = mesh_settings(iterations=150, image_size=32, level=2, sigma=1e-3)
+    result = from_capture(load_capture(scene.folder, image_size=32), settings)
+    assert float(result.iou.mean()) > 0.75
+    assert result.unseen_iou > 0.7
+    got, expected = result.mesh.verts_packed(), scene.mesh.verts_packed()
+    assert float(torch.cdist(expected, got).amin(1).mean()) < 0.15 * scene.scale
+    assert (got.amin(0) > expected.amin(0) - 0.3 * scene.scale).all()
+    assert (got.amax(0) < expected.amax(0) + 0.3 * scene.scale).all()
+    pytest.importorskip("matplotlib")
+    save_results(result, tmp_path, "pictures")
+    kept = json.loads((tmp_path / "metrics.json").read_text())["cameras"][3]
+    capture = load_capture(scene.folder, image_size=32)
+    seen = int((~capture.is_held_out).nonzero()[3])
+    R, T = torch.tensor(kept["R"]), torch.tensor(kept["T"])
+    torch.testing.assert_close(R, capture.R[seen].float(), rtol=0, atol=1e-3)
+    torch.testing.assert_close(T, capture.T[seen].float(), rtol=0, atol=1e-2)
+    with pytest.raises(ValueError, match="refine_cameras goes with pictures whose cameras are angles"):
+        from_capture(load_capture(scene.folder, image_size=32), mesh_settings(image_size=32, refine_cameras=True))
+    with pytest.raises(ValueError, match=r"capture.rgba must be pictures of \(64, 64\), got \(32, 32\)"):
+        from_capture(load_capture(scene.folder, image_size=32), mesh_settings(image_size=64))
 
 
 def test_images_of_the_wrong_shape(house):

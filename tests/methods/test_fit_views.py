@@ -11,6 +11,7 @@ import torch
 from recon_engine.captures import load_capture
 from recon_engine.io import IO
 from recon_engine.io.experimental_gltf_io import MeshGlbFormat
+from recon_engine.methods._live import read_live
 from recon_engine.methods.fit_views import (
     FitViewsSettings,
     SphereModel,
@@ -24,7 +25,7 @@ from recon_engine.methods.fit_views import (
 from recon_engine.methods.fit_views.model import cube_uvs, image_of_colors
 from recon_engine.methods.shapes import building
 from recon_engine.quick import load
-from recon_engine.renderer import TexturesUV, TexturesVertex
+from recon_engine.renderer import FoVPerspectiveCameras, TexturesUV, TexturesVertex
 from recon_engine.structures import Meshes
 from recon_engine.utils import ico_sphere
 
@@ -181,6 +182,16 @@ def test_a_fit_can_be_watched_stopped_and_changed(house):
         fit.history.reweigh("edges", 1.0)
     with pytest.raises(ValueError, match="weight must be 0 or more, got -1"):
         fit.history.reweigh("edge", -1.0)
+
+
+def test_a_running_fit_shows_itself(house, tmp_path):
+    path = tmp_path / "a.live"
+    fit = ViewFit.to_mesh(house, view_settings(**{**TINY, "iterations": 3}), live=path)
+    steps = iter(fit)
+    next(steps)
+    kept = read_live(path)
+    assert (kept["step"], kept["steps"]) == (1, 3)
+    torch.testing.assert_close(kept["verts"], fit.result().mesh.verts_packed())
 
 
 def test_losses_may_be_replaced(house):
@@ -359,8 +370,8 @@ def test_saved_meshes_look_like_the_result(fitted, saved):
 def test_the_report_is_self_contained_and_describes_its_pictures(saved):
     html = (saved / "report.html").read_text()
     assert "a &lt;b&gt; &amp; c" in html
-    assert html.count("<img") == html.count('alt="') == 1 + 6 + 3
-    assert html.count('src="') == html.count('src="data:') == 10
+    assert html.count("<img") == html.count('alt="') == 1 + 4 + 3
+    assert html.count('src="') == html.count('src="data:') == 8
     assert "Views that the fit never saw" in html
 
 
@@ -380,8 +391,15 @@ def test_pictures_with_cameras_are_fitted(kind, write_capture, tmp_path):
     near = torch.cdist(expected, got).amin(1)
     assert float(near.mean()) < 0.12 * scene.scale
     save_results(result, tmp_path / kind, "pictures")
+    # The cameras of metrics.json see the object as PyTorch3D's cameras of the pictures do.
+    kept = json.loads((tmp_path / kind / "metrics.json").read_text())["cameras_of_fit"][1]
+    points = torch.rand(1, 5, 3) - 0.5
+    camera = FoVPerspectiveCameras(R=torch.tensor([kept["R"]]), T=torch.tensor([kept["T"]]), fov=kept["fov"])
+    expected = result.held_out.cameras[1].transform_points_ndc(points)[..., :2]
+    shift = expected - camera.transform_points_ndc(points)[..., :2]
+    torch.testing.assert_close(shift, shift[:, :1].expand_as(shift), rtol=0, atol=1e-4)  # off the middle, no more
     html = (tmp_path / kind / "report.html").read_text()
-    assert html.count("<img") == 1 + 3 + 2
+    assert html.count("<img") == 1 + 2 + 2
     assert "p 03" in html
 
 

@@ -154,7 +154,7 @@ def find_cameras(folder: Path) -> Path:
             return folder / name
     raise FileNotFoundError(
         f"the folder {folder} has no cameras: expected transforms.json, COLMAP's cameras and images (.txt or .bin) in "
-        "sparse/0, or cameras.csv with the columns file,azimuth,elevation; or name them with --cameras"
+        "sparse/0, or cameras.csv with the columns file,azimuth,elevation; or name them (--cameras)"
     )
 
 

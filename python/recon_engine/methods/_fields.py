@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recon_engine.renderer import PerspectiveCameras
 from recon_engine.report import Number, Picture, Report, versions
 
 from . import _pictures as pictures
@@ -227,7 +228,10 @@ def _metrics(result: FieldResult, source: str) -> dict[str, object]:
 def _cameras(result: FieldResult) -> list[dict[str, object]]:
     """R, T and field of view, in degrees, of the cameras that the result was measured from, in the units of the fit."""
     cameras = result.held_out.cameras
-    focal = cameras.get_projection_transform().get_matrix()[:, 1, 1]
+    if isinstance(cameras, PerspectiveCameras):
+        focal = 2 * cameras.focal_length[:, 1] / cameras.get_image_size().amin(1)
+    else:
+        focal = cameras.get_projection_transform().get_matrix()[:, 1, 1]
     fov = torch.rad2deg(2 * torch.atan(1 / focal)).expand(len(cameras))
     matrices = zip(cameras.R.tolist(), cameras.T.tolist(), fov.tolist(), strict=True)
     return [dict(zip(("R", "T", "fov"), row, strict=True)) for row in matrices]

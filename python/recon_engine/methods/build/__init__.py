@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from .fit import BuildResult, Frame, Views, from_images, from_mesh, normalize, silhouette_iou, silhouettes
+from .cameras import CameraOffsets, CapturedViews, Views
+from .fit import (
+    BuildResult,
+    Frame,
+    from_capture,
+    from_images,
+    from_mesh,
+    normalize,
+    silhouette_iou,
+    silhouettes,
+)
 from .images import Angles, Cutouts, load_angles, load_cutouts, match_angles
 from .results import save_results
 from .settings import BuildSettings, image_settings, mesh_settings
@@ -11,9 +21,12 @@ __all__ = [
     "Angles",
     "BuildResult",
     "BuildSettings",
+    "CameraOffsets",
+    "CapturedViews",
     "Cutouts",
     "Frame",
     "Views",
+    "from_capture",
     "from_images",
     "from_mesh",
     "image_settings",

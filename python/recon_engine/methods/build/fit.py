@@ -15,54 +15,30 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from recon_engine.captures import Capture
 from recon_engine.loss import mesh_edge_loss, mesh_laplacian_smoothing, mesh_normal_consistency
 from recon_engine.renderer import (
     BlendParams,
-    FoVPerspectiveCameras,
     MeshRasterizer,
     MeshRenderer,
     RasterizationSettings,
     SoftSilhouetteShader,
-    look_at_view_transform,
 )
 from recon_engine.structures import Meshes
 from recon_engine.utils import ico_sphere
 
+from .._captured import of_capture
 from .._live import Live
 from .._run import History, Loop, seeded
 from .._surface import mean_square_to_nearest, surface_points
 from ..shapes import create_cube
+from .cameras import CAPTURED_RADIUS, CameraOffsets, Views, captured_views
 from .images import Cutouts
 from .settings import BuildSettings, image_settings, mesh_settings
 
 LOSSES = ("silhouette", "edge", "normal", "laplacian")
 _CHAMFER_POINTS = 10_000
 _RENDER_VIEWS = 8  # silhouettes in one rendering when nothing is learnt: bounds the memory
-
-
-@dataclass(frozen=True)
-class Views:
-    """Cameras on a sphere around the object.
-
-    Fields:
-        elevation: (N,) degrees.
-        azimuth: (N,) degrees.
-        distance: from the origin.
-        fov: field of view in degrees.
-    """
-
-    elevation: Tensor
-    azimuth: Tensor
-    distance: float
-    fov: float
-
-    def __len__(self) -> int:
-        return len(self.elevation)
-
-    def rotation_translation(self, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-        """R (N, 3, 3) and T (N, 3) of the cameras."""
-        R, T = look_at_view_transform(self.distance, self.elevation, self.azimuth)
-        return R.to(device), T.to(device)
 
 
 class Frame(NamedTuple):
@@ -83,11 +59,13 @@ class BuildResult:
     Fields:
         mesh: the reconstruction, at the input's place and scale.
         fitted: the same in the units of the fit.
+        rotation: (3, 3), x_mesh = (x_fitted rotation) * scale + center; the identity but for captures.
         start: what it started from, in the units of the fit.
         start_name: the same in words.
         target: the input mesh in the units of the fit; None when the input was pictures.
         names: N names of the views.
-        views: their cameras.
+        views: their cameras, where they were found to be if they were refined.
+        given: their cameras as they were given.
         targets: (N, S, S) silhouettes of the object, 0 to 1.
         silhouettes: (N, S, S) silhouettes of the reconstruction.
         iou: (N,) intersection over union of the two, both cut at one half.
@@ -103,11 +81,13 @@ class BuildResult:
 
     mesh: Meshes
     fitted: Meshes
+    rotation: Tensor
     start: Meshes
     start_name: str
     target: Meshes | None
     names: list[str]
     views: Views
+    given: Views
     targets: Tensor
     silhouettes: Tensor
     iou: Tensor
@@ -139,10 +119,12 @@ def from_mesh(
         The reconstruction and its measures. The same seed gives the same mesh.
 
     Raises:
-        ValueError: not exactly one mesh, or one that is empty, flat to a point, or not finite.
+        ValueError: not exactly one mesh, or one that is empty, flat to a point, or not finite; cameras to be refined.
         FloatingPointError: the learning rate was too high.
     """
     settings = mesh_settings() if settings is None else settings
+    if settings.refine_cameras:
+        raise ValueError("refine_cameras goes with pictures: the cameras of rendered silhouettes are known")
     target, frame = normalize(target, "target")
     fov = _framing_fov(target, settings.distance) if settings.fov is None else settings.fov
     views = Views(
@@ -151,19 +133,20 @@ def from_mesh(
     names = [f"view {i + 1}" for i in range(len(views))]
     targets = silhouettes(target, views, settings)
     start = _start(settings, target.device)
-    fitted, history, loop = _fit(
-        start, targets, views, settings, show_progress, Live(live, settings.iterations, frame.undo)
-    )
+    shown = Live(live, settings.iterations, frame.undo)
+    fitted, _, history, loop = _fit(start, targets, views, settings, show_progress, shown)
     unseen = Views(torch.full((12,), 20.0), torch.linspace(-165, 165, 12), settings.distance, fov)
     rendered = silhouettes(fitted, views, settings)
     return BuildResult(
         mesh=frame.undo(fitted),
         fitted=fitted,
+        rotation=torch.eye(3).to(fitted.device),
         start=start,
         start_name=f"a {settings.start}",
         target=target,
         names=names,
         views=views,
+        given=views,
         targets=targets,
         silhouettes=rendered,
         iou=silhouette_iou(rendered, targets),
@@ -224,22 +207,94 @@ def from_images(
     fov = math.degrees(2 * math.atan(0.5 / (settings.distance - 0.5))) if settings.fov is None else settings.fov
     views = Views(elevation, azimuth, settings.distance, fov)
     targets = cutouts.alpha.to(device)
-    place = None if frame is None else frame.undo
-    fitted, history, loop = _fit(start, targets, views, settings, show_progress, Live(live, settings.iterations, place))
+    given = views
+    shown = Live(live, settings.iterations, None if frame is None else frame.undo)
+    fitted, views, history, loop = _fit(start, targets, given, settings, show_progress, shown)
     rendered = silhouettes(fitted, views, settings)
     return BuildResult(
         mesh=fitted if frame is None else frame.undo(fitted),
         fitted=fitted,
+        rotation=torch.eye(3).to(fitted.device),
         start=start,
         start_name=f"a {settings.start}" if init is None else "the given mesh",
         target=None,
         names=cutouts.names,
         views=views,
+        given=given,
+        targets=targets,
+        silhouettes=rendered,
+        iou=silhouette_iou(rendered, targets),
+        start_iou=silhouette_iou(silhouettes(start, given, settings), targets),
+        unseen_iou=None,
+        chamfer=None,
+        history=history,
+        settings=settings,
+        interrupted=loop.interrupted,
+        seconds=loop.seconds,
+    )
+
+
+def from_capture(
+    capture: Capture,
+    settings: BuildSettings | None = None,
+    *,
+    show_progress: bool = False,
+    live: Path | None = None,
+    device: torch.device | str = "cpu",
+) -> BuildResult:
+    """Reconstruct an object from the silhouettes of pictures whose cameras are known.
+
+    Args:
+        capture: of `recon_engine.captures.load_capture`, of side `settings.image_size`.
+        settings: `mesh_settings()` when not given; what they say of cameras is the capture's.
+        show_progress: draw a progress bar.
+        live: a file that the mesh is written to every second, for `recon view`.
+        device: where to compute.
+
+    Returns:
+        The reconstruction, in the cameras' world, and its measures. `unseen_iou` is that of the pictures that were held
+        out, if there are any. The same seed gives the same mesh.
+
+    Raises:
+        ValueError: the cameras do not fit the pictures, the pictures do not have the side of the settings, or the
+            settings ask for cameras to be refined.
+        FloatingPointError: the learning rate was too high.
+    """
+    settings = mesh_settings() if settings is None else settings
+    if settings.refine_cameras:
+        raise ValueError("refine_cameras goes with pictures whose cameras are angles: others are known well")
+    size = (settings.image_size, settings.image_size)
+    if tuple(capture.rgba.shape[1:3]) != size:
+        raise ValueError(f"from_capture: capture.rgba must be pictures of {size}, got {tuple(capture.rgba.shape[1:3])}")
+    subject = of_capture(capture, device)
+    views = captured_views(subject.views)
+    start, targets = _start(settings, device), subject.views.rgba[..., 3]
+
+    def place(mesh: Meshes) -> Meshes:
+        return mesh.update_padded(subject.frame.undo(mesh.verts_packed() / CAPTURED_RADIUS)[None])
+
+    shown = Live(live, settings.iterations, place)
+    fitted, _, history, loop = _fit(start, targets, views, settings, show_progress, shown)
+    rendered = silhouettes(fitted, views, settings)
+    unseen = None
+    if subject.held_out is not subject.views:
+        seen = silhouettes(fitted, captured_views(subject.held_out), settings)
+        unseen = float(silhouette_iou(seen, subject.held_out.rgba[..., 3]).mean())
+    return BuildResult(
+        mesh=place(fitted),
+        fitted=fitted,
+        rotation=subject.frame.rotation,
+        start=start,
+        start_name=f"a {settings.start}",
+        target=None,
+        names=subject.views.names,
+        views=views,
+        given=views,
         targets=targets,
         silhouettes=rendered,
         iou=silhouette_iou(rendered, targets),
         start_iou=silhouette_iou(silhouettes(start, views, settings), targets),
-        unseen_iou=None,
+        unseen_iou=unseen,
         chamfer=None,
         history=history,
         settings=settings,
@@ -283,8 +338,8 @@ def silhouettes(mesh: Meshes, views: Views, settings: BuildSettings) -> Tensor:
     R, T = views.rotation_translation(mesh.device)
     with torch.no_grad():
         chunks = [
-            renderer(mesh.extend(len(r)), cameras=FoVPerspectiveCameras(R=r, T=t, fov=views.fov, device=mesh.device))
-            for r, t in zip(R.split(_RENDER_VIEWS), T.split(_RENDER_VIEWS), strict=True)
+            renderer(mesh.extend(len(some)), cameras=views.cameras(R[some], T[some], some))
+            for some in torch.arange(len(views), device=mesh.device).split(_RENDER_VIEWS)
         ]
     return torch.cat([chunk[..., 3] for chunk in chunks])
 
@@ -333,24 +388,32 @@ def _silhouette_renderer(settings: BuildSettings, device: torch.device | str) ->
 
 
 def _fit(
-    start: Meshes, targets: Tensor, views: Views, settings: BuildSettings, show_progress: bool, live: Live
-) -> tuple[Meshes, History, Loop]:
-    """Deform `start` until its silhouettes are the targets; also the losses and how the loop went."""
-    renderer = _silhouette_renderer(settings, start.device)
-    R, T = views.rotation_translation(start.device)
-    count = min(settings.views_per_iteration or len(views), len(views))
+    start: Meshes, targets: Tensor, given: Views, settings: BuildSettings, show_progress: bool, live: Live
+) -> tuple[Meshes, Views, History, Loop]:
+    """Deform `start` until its silhouettes are the targets; also the cameras, the losses and how the loop went."""
+    device = start.device
+    renderer = _silhouette_renderer(settings, device)
+    count = min(settings.views_per_iteration or len(given), len(given))
     weights = [getattr(settings, f"weight_{name}") for name in LOSSES]
-    history = History(LOSSES, weights, settings.iterations, start.device)
+    history = History(LOSSES, weights, settings.iterations, device)
     loop = Loop(settings.iterations, history, "reconstructing", show_progress)
     # One copy of the start for each view of a step, made once: moving its vertices keeps edges and adjacency.
     copies = start.extend(count)
     offset = torch.zeros_like(start.verts_packed(), requires_grad=True)
     optimizer = torch.optim.SGD([offset], lr=settings.learning_rate, momentum=settings.momentum)
-    with seeded(settings.seed, start.device) as generator:
-        for _ in loop:
-            picked = torch.randperm(len(views), generator=generator)[:count].to(start.device)
-            cameras = FoVPerspectiveCameras(R=R[picked], T=T[picked], fov=views.fov, device=start.device)
+    found = CameraOffsets(given, device)
+    moving = torch.optim.Adam(found.parameters(), lr=settings.camera_rate)
+    R, T = given.rotation_translation(device)
+    with seeded(settings.seed, device) as generator:
+        for i in loop:
+            rate = settings.camera_rate_at(i)
+            if rate > 0:
+                moving.param_groups[0]["lr"] = rate
+                R, T = found().rotation_translation(device)
+            picked = torch.randperm(len(given), generator=generator)[:count].to(device)
+            cameras = given.cameras(R[picked], T[picked], picked)
             optimizer.zero_grad()
+            moving.zero_grad()
             mesh = start.offset_verts(offset)
             alpha = renderer(copies.offset_verts(offset.repeat(count, 1)), cameras=cameras)[..., 3]
             total = history.total(
@@ -363,8 +426,12 @@ def _fit(
             )
             total.backward()
             optimizer.step()
+            if rate > 0:
+                moving.step()
             live.show(mesh, history)
-    return start.offset_verts(offset.detach()), history, loop
+    with torch.no_grad():
+        views = found() if settings.refine_cameras else given
+    return start.offset_verts(offset.detach()), views, history, loop
 
 
 def _mean_squared_difference(a: Tensor, b: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from recon_engine.io import save_obj
 from recon_engine.report import Number, Picture, Report, versions
@@ -55,8 +57,21 @@ def save_results(result: BuildResult, folder: Path, source: str) -> None:
     turning = [mesh for mesh in (result.target, result.fitted) if mesh is not None]
     frames = pictures.turntable(turning, fov=_shown_fov(result))
     pictures.save_gif(folder / "turntable.gif", frames)
+    if result.settings.refine_cameras:
+        _save_cameras(result, folder / "cameras.csv")
     (folder / "metrics.json").write_text(json.dumps(_metrics(result, source), indent=2) + "\n", encoding="utf-8")
     _report(result, folder, source, strips).save(folder / "report.html")
+
+
+def _save_cameras(result: BuildResult, path: Path) -> None:
+    """A CSV of the cameras as they were found, which `load_angles` reads."""
+    views = result.views
+    distances = torch.as_tensor(views.distance).expand(len(views))
+    columns = (views.azimuth, views.elevation, distances)
+    rows = zip(result.names, *(column.tolist() for column in columns), strict=True)
+    lines = ["file,azimuth,elevation,distance,fov"]
+    lines += [f"{name},{a:.4f},{e:.4f},{d:.5f},{views.fov:.4f}" for name, a, e, d in rows]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _shown_fov(result: BuildResult) -> float:
@@ -64,6 +79,11 @@ def _shown_fov(result: BuildResult) -> float:
     shown = [mesh for mesh in (result.target, result.fitted) if mesh is not None]
     radius = max(float(mesh.verts_packed().norm(dim=1).max()) for mesh in shown)
     return 1.06 * math.degrees(2 * math.asin(min(radius / _DISTANCE, 0.9)))
+
+
+def _azimuth_change(result: BuildResult) -> Tensor:
+    """(N,) degrees."""
+    return result.views.azimuth - result.given.azimuth.to(result.views.azimuth)
 
 
 def _metrics(result: BuildResult, source: str) -> dict[str, object]:
@@ -80,6 +100,8 @@ def _metrics(result: BuildResult, source: str) -> dict[str, object]:
         "silhouette_iou_mean": float(result.iou.mean()),
         "silhouette_iou_min": float(result.iou.min()),
         "silhouette_iou_mean_at_start": float(result.start_iou.mean()),
+        "cameras_refined": result.settings.refine_cameras,
+        "azimuth_change_mean": float(_azimuth_change(result).abs().mean()),
         "silhouette_iou_mean_unseen_views": result.unseen_iou,
         "chamfer": result.chamfer,
         "fov": result.views.fov,
@@ -93,12 +115,14 @@ def _metrics(result: BuildResult, source: str) -> dict[str, object]:
 def _cameras(result: BuildResult) -> list[dict[str, object]]:
     """R, T and field of view of each view's camera at the place and scale of the mesh.
 
-    These are read off the mesh: x = x_fit * scale + center, so x_view = (x - center) R + scale T.
+    These are read off the mesh: x = x_fit Q * scale + center, so x_view = (x - center) Q^T R + scale T.
     """
-    placed, fitted = (mesh.verts_packed().detach().cpu() for mesh in (result.mesh, result.fitted))
+    turn = result.rotation.cpu()
+    placed, fitted = result.mesh.verts_packed().cpu(), result.fitted.verts_packed().cpu() @ turn
     scale = (placed - placed.mean(0)).norm() / (fitted - fitted.mean(0)).norm().clamp(min=1e-30)
     center = placed.mean(0) - scale * fitted.mean(0)
     R, T = result.views.rotation_translation()
+    R = turn.T @ R
     T = scale * T - center @ R
     return [
         {"view": name, "R": r, "T": t, "fov": result.views.fov}
@@ -126,10 +150,13 @@ def _report(result: BuildResult, folder: Path, source: str, strips: np.ndarray) 
         "Pixels in both silhouettes over pixels in either, silhouettes cut at one half. 1 is a perfect match.",
     )
     report.table(
-        ["view", "elevation", "azimuth", "IoU at the start", "IoU"], _view_rows(result), bars=result.iou.tolist()
+        ["view", "elevation", "azimuth", *_moved_titles(result), "IoU at the start", "IoU"],
+        _view_rows(result),
+        bars=result.iou.tolist(),
     )
     report.losses(result.history.table())
-    report.appendix(asdict(result.settings), _FILES)
+    moved = {"cameras.csv": "the cameras as they were found"} if result.settings.refine_cameras else {}
+    report.appendix(asdict(result.settings), {**_FILES, **moved})
     return report
 
 
@@ -143,7 +170,12 @@ def _numbers(result: BuildResult) -> list[Number]:
         Number("Worst view", f"{float(result.iou.min()):.4f}", "silhouette IoU"),
     ]
     if result.unseen_iou is not None:
-        numbers.append(Number("Unseen views", f"{result.unseen_iou:.4f}", "silhouette IoU, 12 views not fitted"))
+        numbers.append(Number("Unseen views", f"{result.unseen_iou:.4f}", "silhouette IoU, views not fitted"))
+    if result.settings.refine_cameras:
+        change = _azimuth_change(result).abs()
+        numbers.append(
+            Number("Cameras", f"{float(change.mean()):.1f}°", f"moved sideways, at most {change.max():.1f}°")
+        )
     if result.chamfer is not None:
         numbers.append(Number("Chamfer", f"{result.chamfer:.2e}", "to the input, squared, half extent 0.5"))
     rate = result.history.length / max(result.seconds, 1e-9)
@@ -196,9 +228,15 @@ def _silhouettes(result: BuildResult, strips: np.ndarray) -> list[Picture]:
     ]
 
 
+def _moved_titles(result: BuildResult) -> list[str]:
+    return ["elevation as given", "azimuth as given"] if result.settings.refine_cameras else []
+
+
 def _view_rows(result: BuildResult) -> list[list[str]]:
-    columns = (result.views.elevation, result.views.azimuth, result.start_iou, result.iou)
-    formats = ("{:.1f}°", "{:.1f}°", "{:.4f}", "{:.4f}")
+    given = [result.given.elevation, result.given.azimuth] if result.settings.refine_cameras else []
+    angles = [result.views.elevation, result.views.azimuth, *given]
+    formats = [*["{:.1f}°"] * len(angles), "{:.4f}", "{:.4f}"]
+    columns = [*angles, result.start_iou, result.iou]
     return [
         [name, *(form.format(value) for form, value in zip(formats, values, strict=True))]
         for name, *values in zip(result.names, *(column.tolist() for column in columns), strict=True)

@@ -46,6 +46,12 @@ class BuildSettings:
     """Step of stochastic gradient descent."""
     momentum: float = 0.9
     """Momentum of stochastic gradient descent."""
+    refine_cameras: bool = False
+    """Pictures only: after a quarter of the iterations, which give the shape, change the cameras' elevations, azimuths
+    and distances too."""
+    camera_rate: float = 0.01
+    """Step of Adam for the cameras, in radians and in the logarithm of the distance; divided by 10 after three quarters
+    of the iterations."""
     weight_silhouette: float = 1.0
     """Weight of the mean squared difference of silhouettes."""
     weight_edge: float = 1.0
@@ -62,7 +68,7 @@ class BuildSettings:
         at_least(self, 0, "level", "views_per_iteration", "seed", "momentum")
         at_least(self, 1, "iterations", "views", "image_size", "faces_per_pixel")
         at_least(self, 0, "weight_silhouette", "weight_edge", "weight_normal", "weight_laplacian")
-        above(self, 0, "sphere_radius", "distance", "sigma", "learning_rate")
+        above(self, 0, "sphere_radius", "distance", "sigma", "learning_rate", "camera_rate")
         at_most(self, "level", 7)
         at_most(self, "image_size", 4096)
         if self.momentum >= 1:
@@ -71,6 +77,12 @@ class BuildSettings:
             raise ValueError(f"distance must be above 1, outside the object, got {self.distance}")
         if self.fov is not None and not 0 < self.fov < 180:
             raise ValueError(f"fov must be between 0 and 180 degrees, got {self.fov}")
+
+    def camera_rate_at(self, iteration: int) -> float:
+        """The cameras' step in an iteration, counted from 0; 0 where they do not move."""
+        if not self.refine_cameras or iteration < round(0.25 * self.iterations):
+            return 0.0
+        return self.camera_rate * (0.1 if iteration >= round(0.75 * self.iterations) else 1.0)
 
     @property
     def blur_radius(self) -> float:

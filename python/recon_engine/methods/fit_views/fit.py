@@ -23,6 +23,7 @@ from recon_engine.structures import Meshes
 
 from .._captured import of_capture, settings_of
 from .._fields import FieldResult, measures, turning
+from .._live import Live
 from .._run import History, OwnRandom
 from .._train import Checkpoint, Training
 from .._views import Cameras, Subject, lights_of, of_mesh, sharp_pictures
@@ -63,6 +64,7 @@ class ViewFit:
         checkpoint: a file that the state is kept in every half minute and at the end. Where it exists the fit goes on
             from it, and ends as if it had not been stopped.
         show_progress: draw a progress bar.
+        live: a file that the mesh is written to every second, for `recon view`.
 
     Attributes:
         model: the sphere, whose parameters may be changed.
@@ -87,6 +89,7 @@ class ViewFit:
         *,
         checkpoint: Path | None = None,
         show_progress: bool = False,
+        live: Path | None = None,
     ) -> None:
         self.subject = subject
         self.settings = settings = view_settings() if settings is None else settings
@@ -95,6 +98,7 @@ class ViewFit:
         weights = [getattr(settings, f"weight_{name}") for name in LOSSES]
         self.history = History(LOSSES, weights, settings.iterations, self.device)
         self._renderer = _soft_renderer(settings, self.device)
+        self._live = Live(live, settings.iterations, self._placed)
         optimizers = _optimizers(self.model, settings)
         rates = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
 
@@ -141,7 +145,10 @@ class ViewFit:
         Raises:
             FloatingPointError: a learning rate was too high.
         """
-        yield from self._training
+        for step in self._training:
+            if self._live.path is not None:
+                self._live.show(self.mesh(), self.history)
+            yield step
 
     def losses(self, generator: torch.Generator) -> Sequence[Callable[[], Tensor]]:
         """The losses of one step in the order of `LOSSES`, each as a function that computes it.
@@ -154,10 +161,12 @@ class ViewFit:
         picked = torch.randperm(len(views), generator=generator)[:count].to(self.device)
         mesh = self.model()
         got = self._renderer(self.model(count), cameras=views.cameras[picked])
-        expected = views.rgba[picked]
+        alpha, expected = got[..., 3:], views.rgba[picked]
+        # Where an edge fades its colour does not: on the black behind the pictures it is as dark as it is faint.
+        rgb = got[..., :3] * alpha
         return (
-            partial(_mean_squared_difference, got[..., 3], expected[..., 3]),
-            partial(_mean_squared_difference, got[..., :3], expected[..., :3]),
+            partial(_mean_squared_difference, alpha, expected[..., 3:]),
+            partial(_mean_squared_difference, rgb, expected[..., :3]),
             partial(mesh_edge_loss, mesh),
             partial(mesh_normal_consistency, mesh),
             partial(mesh_laplacian_smoothing, mesh, method="uniform"),
@@ -167,6 +176,10 @@ class ViewFit:
         """The mesh as it is now, with its texture, in the units of the fit; without gradients."""
         with torch.no_grad():
             return self.model().detach()
+
+    def _placed(self, mesh: Meshes) -> Meshes:
+        """A mesh of the fit at the object's place and scale."""
+        return mesh.update_padded(self.subject.frame.undo(mesh.verts_packed())[None])
 
     def result(self) -> FitViewsResult:
         """What was reached so far."""
@@ -184,7 +197,7 @@ class ViewFit:
             settings=settings,
             interrupted=self.history.length < settings.iterations,
             seconds=self._training.loop.seconds,
-            mesh=fitted.update_padded(subject.frame.undo(fitted.verts_packed())[None]),
+            mesh=self._placed(fitted),
             fitted=fitted,
             start=self.model.start,
             target=None if subject.placed is None else subject.placed.mesh,
@@ -197,6 +210,7 @@ def from_mesh(
     *,
     checkpoint: Path | None = None,
     show_progress: bool = False,
+    live: Path | None = None,
 ) -> FitViewsResult:
     """Fit a sphere to views that are rendered from a mesh, in its colours.
 
@@ -206,6 +220,7 @@ def from_mesh(
         checkpoint: a file that the state is kept in every half minute and at the end. Where it exists the fit goes on
             from it, and ends as if it had not been stopped.
         show_progress: draw a progress bar.
+        live: a file that the mesh is written to every second, for `recon view`.
 
     Returns:
         The mesh and its measures. The same seed gives the same mesh.
@@ -215,7 +230,7 @@ def from_mesh(
             run.
         FloatingPointError: a learning rate was too high.
     """
-    return _whole(ViewFit.to_mesh(target, settings, checkpoint=checkpoint, show_progress=show_progress))
+    return _whole(ViewFit.to_mesh(target, settings, checkpoint=checkpoint, show_progress=show_progress, live=live))
 
 
 def from_capture(
@@ -224,6 +239,7 @@ def from_capture(
     *,
     checkpoint: Path | None = None,
     show_progress: bool = False,
+    live: Path | None = None,
     device: torch.device | str = "cpu",
 ) -> FitViewsResult:
     """Fit a sphere to pictures from files, with their cameras.
@@ -234,6 +250,7 @@ def from_capture(
         settings: `view_settings()` when not given; what they say of cameras and light is the capture's.
         checkpoint: see `from_mesh`.
         show_progress: draw a progress bar.
+        live: a file that the mesh is written to every second, for `recon view`.
         device: where to compute.
 
     Returns:
@@ -243,7 +260,7 @@ def from_capture(
         ValueError: cameras that do not fit the pictures; a checkpoint of another run.
         FloatingPointError: a learning rate was too high.
     """
-    options: dict[str, Any] = {"checkpoint": checkpoint, "show_progress": show_progress}
+    options: dict[str, Any] = {"checkpoint": checkpoint, "show_progress": show_progress, "live": live}
     return _whole(ViewFit.to_capture(capture, settings, device=device, **options))
 
 

@@ -22,7 +22,7 @@ _FILES = {
     "mesh.png": "the texture",
     "mesh.glb": "the same mesh as one file",
 }
-_SHOWN = ((15.0, 30.0), (15.0, 150.0), (15.0, -90.0))  # elevation and azimuth of the shaded views
+_SHOWN = ((15.0, 30.0), (15.0, -90.0))  # elevation and azimuth of the shaded views
 _LARGEST = 512  # texels along each side of a part of an image that is made of vertex colours
 _DISTANCE = 3.6  # of the cameras of these pictures
 

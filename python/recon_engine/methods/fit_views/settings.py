@@ -36,8 +36,8 @@ class FitViewsSettings(CameraSettings):
     """How often the triangles of the icosahedron that becomes the sphere are split into four."""
     texture: Texture = "vertex"
     """Colours of vertices, or an image on the surface."""
-    texture_size: int = 128
-    """Texels along each side of the image's six parts."""
+    texture_size: int = 64
+    """Texels along each side of the image's six parts; half of `image_size` is about as fine as the pictures."""
     sigma: float = 1e-4
     """Softness of edges (SoftRas)."""
     gamma: float = 1e-4
