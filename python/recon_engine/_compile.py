@@ -1,4 +1,4 @@
-"""Objects that keep what they have computed, under torch.compile.
+"""Objects that keep what they have computed, under torch.compile; and what a CUDA graph cannot record.
 
 A function that is compiled is traced once, and again whenever something that it has read from an outside object has
 changed. Objects from outside therefore must not keep what is computed inside; and what looks at the values of tensors,
@@ -8,10 +8,12 @@ needs of an outside object is computed while it is traced, and stays with the ob
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar, overload
 
 import torch
+from torch import Tensor
 
 T = TypeVar("T")
 
@@ -21,6 +23,27 @@ _runs_ahead = False
 def is_traced() -> bool:
     """Whether torch.compile traces, so that tensors have no values."""
     return torch.compiler.is_compiling() and not _runs_ahead
+
+
+def can_look(tensor: Tensor) -> bool:
+    """Whether values of a tensor can be read: not while torch.compile traces or a CUDA graph is recorded.
+
+    On CUDA reading them waits for the device. It is done there only to check what the user gives.
+    """
+    if is_traced():
+        return False
+    return not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
+def integers(values: Sequence[int], device: torch.device) -> Tensor:
+    """Numbers as an int64 tensor. Evenly spaced ones are made on the device: to copy them there would wait for it."""
+    steps = {b - a for a, b in itertools.pairwise(values)}
+    if len(values) == 0 or len(steps) > 1:
+        return torch.tensor(values, dtype=torch.int64, device=device)
+    step = steps.pop() if steps else 0
+    if step == 0:
+        return torch.full((len(values),), values[0], dtype=torch.int64, device=device)
+    return torch.arange(values[0], values[0] + len(values) * step, step, device=device)
 
 
 class computed(Generic[T]):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recon_engine._compile import is_traced
+from recon_engine._compile import can_look
 from recon_engine._precision import widened
 from recon_engine.ops._nearest import nearest, nearest_both
 from recon_engine.ops.knn import knn_gather
@@ -105,7 +105,7 @@ def _check_weights(weights: Tensor | None, x: Tensor) -> None:
         return
     if weights.shape != x.shape[:1]:
         raise ValueError(f"weights must be of shape (N,): expected ({x.shape[0]},), got {tuple(weights.shape)}")
-    if not is_traced() and not (weights >= 0).all():
+    if can_look(weights) and not (weights >= 0).all():
         raise ValueError("weights cannot be negative.")
 
 
@@ -126,7 +126,7 @@ def _handle_pointcloud_input(
     if lengths is not None:
         if lengths.shape != points.shape[:1]:
             raise ValueError(f"Expected lengths to be of shape (N,) = ({len(points)},), got {tuple(lengths.shape)}")
-        if not is_traced() and len(lengths) and lengths.max() > points.shape[1]:
+        if can_look(lengths) and len(lengths) and lengths.max() > points.shape[1]:
             raise ValueError(f"A length value was too long: at most {points.shape[1]} points, got {int(lengths.max())}")
     if normals is not None and (normals.ndim != 3 or normals.shape[:2] != points.shape[:2]):
         raise ValueError(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recon_engine._compile import is_traced
+from recon_engine._compile import can_look
 from recon_engine._precision import widened
 from recon_engine.ops._surface_points import surface_points
 from recon_engine.ops.mesh_face_areas_normals import mesh_face_areas_normals
@@ -47,7 +47,7 @@ def sample_points_from_meshes(
     if meshes.isempty():
         raise ValueError("Meshes are empty.")
     verts, faces = widened(meshes.verts_packed()), meshes.faces_packed()
-    if not is_traced() and not torch.isfinite(verts).all():
+    if can_look(verts) and not torch.isfinite(verts).all():
         raise ValueError("Meshes contain nan or inf.")
     if return_textures and meshes.textures is None:
         raise ValueError("Meshes do not contain textures.")

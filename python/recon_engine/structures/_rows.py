@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from .._compile import computed, keep, read
+from .._compile import computed, integers, keep, read
 
 
 class Layout:
@@ -53,18 +53,17 @@ class Layout:
     @computed
     def valid(self) -> Tensor:
         """(N,) bool, items that have rows."""
-        return torch.tensor([count > 0 for count in self.counts], dtype=torch.bool, device=self.device)
+        return integers([int(count > 0) for count in self.counts], self.device).bool()
 
     @computed
     def num_rows(self) -> Tensor:
         """(N,) the numbers of rows."""
-        return torch.tensor(self.counts, dtype=torch.int64, device=self.device)
+        return integers(self.counts, self.device)
 
     @computed
     def first_row(self) -> Tensor:
         """(N,) the first packed row of each item."""
-        first = [0, *accumulate(self.counts)][: len(self.counts)]
-        return torch.tensor(first, dtype=torch.int64, device=self.device)
+        return integers([0, *accumulate(self.counts)][: len(self.counts)], self.device)
 
     @computed
     def item_of_row(self) -> Tensor:

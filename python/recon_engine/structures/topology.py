@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._compile import computed, is_traced
+from .._compile import computed, integers, is_traced
 from .utils import list_to_padded
 
 
@@ -254,8 +254,8 @@ class Topology:
     @computed
     def valid(self) -> Tensor:
         """(N,) bool, meshes that have both vertices and faces."""
-        flags = [v > 0 and f > 0 for v, f in zip(self.num_verts, self.num_faces, strict=True)]
-        return torch.tensor(flags, dtype=torch.bool, device=self.device)
+        flags = [int(v > 0 and f > 0) for v, f in zip(self.num_verts, self.num_faces, strict=True)]
+        return integers(flags, self.device).bool()
 
     @property
     def isempty(self) -> bool:
@@ -290,7 +290,7 @@ class Topology:
         return rows + (shift - self.mesh_to_verts_packed_first_idx)[self.verts_packed_to_mesh_idx]
 
     def _index_tensor(self, values: Sequence[int]) -> Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=self.device)
+        return integers(values, self.device)
 
     def _mesh_of_row(self, counts: Tensor, total: int) -> Tensor:
         if self.num_meshes == 1:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._compile import integers
 from ..common.datatypes import Device, make_device
 from ..transforms import Scale, Transform3d
 from ._rows import chosen_items
@@ -252,7 +253,8 @@ class VolumeLocator:
         self.device = make_device(device)
         self._batch_size = batch_size
         self._sizes = _grid_sizes(grid_sizes, batch_size)
-        self._grid_sizes = torch.tensor(self._sizes, dtype=torch.int64, device=self.device).reshape(-1, 3)
+        extents = zip(*self._sizes) if self._sizes else ((), (), ())
+        self._grid_sizes = torch.stack([integers(extent, self.device) for extent in extents], 1)
         self._resolution: tuple[int, ...] = tuple(max(size, default=0) for size in zip(*self._sizes, strict=True)) or (
             0,
             0,
@@ -294,7 +296,15 @@ class VolumeLocator:
             forms = f"a number, {forms} or (minibatch, 1)"
             value = [value] * 3 if isinstance(value, Real) else value
         if isinstance(value, (list, tuple)) and len(value) == 3:
-            value = torch.stack([torch.as_tensor(v, dtype=self._dtype, device=self.device) for v in value])
+            # Numbers are made on the device: to copy them there would wait for it.
+            value = torch.stack(
+                [
+                    torch.full((), float(v), dtype=self._dtype, device=self.device)
+                    if isinstance(v, Real)
+                    else torch.as_tensor(v, dtype=self._dtype, device=self.device)
+                    for v in value
+                ]
+            )
         shape = tuple(value.shape) if isinstance(value, Tensor) else None
         per_volume = shape == (N, 1) and name == "voxel_size"
         if shape not in ((), (1,), (3,), (1, 1), (1, 3), (N, 3)) and not per_volume:

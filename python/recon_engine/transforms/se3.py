@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from recon_engine._compile import is_traced
+from recon_engine._compile import can_look
 from recon_engine._precision import full_precision
 
 from .so3 import so3_exp_map, so3_log_map
@@ -80,7 +80,7 @@ def se3_log_map(transform: Tensor, eps: float = 1e-4, cos_bound: float = 1e-4) -
     del eps, cos_bound
     if transform.ndim != 3 or transform.shape[1:] != (4, 4):
         raise ValueError(f"Input tensor shape has to be (N, 4, 4), got {tuple(transform.shape)}.")
-    if not is_traced() and bool((transform[:, :3, 3].abs() > 1e-8).any()):
+    if can_look(transform) and bool((transform[:, :3, 3].abs() > 1e-8).any()):
         raise ValueError("All elements of `transform[:, :3, 3]` should be 0.")
     w = so3_log_map(transform[:, :3, :3].transpose(1, 2))
     translation = transform[:, 3, :3]

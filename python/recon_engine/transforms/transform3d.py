@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._compile import can_look, is_traced
 from .._precision import without_autocast
 from ..common.datatypes import Device, get_device, make_device
 from ..common.workaround import _safe_det_3x3
@@ -105,7 +106,7 @@ class Transform3d:
     @staticmethod
     def _inverse_of(matrix: Tensor) -> Tensor:
         """The inverses of matrices of the form that this class stands for."""
-        return torch.linalg.inv(matrix)
+        return _inverse(matrix)
 
     def __len__(self) -> int:
         sizes = {len(self._matrix), *(len(t) for t in self._transforms)} - {1}
@@ -178,7 +179,7 @@ class Transform3d:
             invert_composed: multiply the parts and invert the product, instead of inverting part by part.
         """
         if invert_composed:
-            return self._of(Transform3d, torch.linalg.inv(self._product()), self._is_affine_product())
+            return self._of(Transform3d, _inverse(self._product()), self._is_affine_product())
         inverse = self._of(self._form, self._get_matrix_inverse(), self._is_affine)
         if not self._transforms:
             return inverse
@@ -464,6 +465,13 @@ def _coordinates(x: Any, y: Any, z: Any, dtype: torch.dtype, device: Device | No
     if len(set(sizes) - {1}) > 1:
         raise ValueError(f"Got non-broadcastable sizes {sizes} (in {name})")
     return torch.stack(torch.broadcast_tensors(*columns), dim=1)
+
+
+def _inverse(matrix: Tensor) -> Tensor:
+    """The inverses (N, 4, 4). In a CUDA graph nobody can be told that there is none."""
+    if can_look(matrix) or is_traced():
+        return torch.linalg.inv(matrix)
+    return torch.linalg.inv_ex(matrix).inverse
 
 
 def _check_batch(a: Tensor, b: Tensor) -> None:

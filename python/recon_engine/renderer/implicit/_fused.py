@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recon_engine._compile import can_look
+
 from .raymarching import AbsorptionOnlyRaymarcher, EmissionAbsorptionRaymarcher
 
 _MARCHERS = (AbsorptionOnlyRaymarcher, EmissionAbsorptionRaymarcher)
@@ -55,7 +57,7 @@ def render(sampler: Any, marcher: Any, ray_bundle: Any, kwargs: dict[str, Any]) 
     if one_density is not None and one_feature is not None:
         densities, features = one_density, one_feature
     # What is left when a ray ends is lost in rounding; eps lets light grow, so little that it does not matter.
-    least = torch.finfo(densities.dtype).eps / 64 if 0 <= eps * S < 0.5 and not torch.compiler.is_compiling() else 0.0
+    least = torch.finfo(densities.dtype).eps / 64 if 0 <= eps * S < 0.5 and can_look(densities) else 0.0
     images = march_volume(
         densities.squeeze(1),
         features,
@@ -76,7 +78,7 @@ _KNOWN_MODES = {(mode, padding) for mode in ("bilinear", "nearest") for padding 
 
 
 def _is_between_0_and_1(densities: Tensor) -> bool:
-    if torch.compiler.is_compiling():
+    if not can_look(densities):
         return True
     low, high = (densities[:1] if densities.stride(0) == 0 else densities).detach().aminmax()
     return bool((low >= 0) & (high <= 1))

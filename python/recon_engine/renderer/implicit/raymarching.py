@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recon_engine._compile import can_look
+
 _ROUNDED = 1e-6  # trilinear weights sum to one but for this much
 
 
@@ -144,7 +146,7 @@ def _march(densities: Tensor, features: Tensor, eps: float, shift: int) -> Tenso
 
 def _check_density_bounds(rays_densities: Tensor, bounds: tuple[float, float] = (0.0, 1.0)) -> None:
     """Warns where densities lie outside of `bounds` by more than an interpolation between them is rounded."""
-    if rays_densities.numel() == 0 or torch.compiler.is_compiling():
+    if rays_densities.numel() == 0 or not can_look(rays_densities):
         return
     low, high = rays_densities.detach().aminmax()
     if bool((low < bounds[0] - _ROUNDED) | (high > bounds[1] + _ROUNDED)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -77,7 +78,14 @@ def _add_background_color_to_images(pix_idxs: Tensor, images: Tensor, background
         ValueError: for a colour of another shape.
     """
     channels = images.shape[1]
-    color = torch.as_tensor(background_color, dtype=images.dtype, device=images.device)
+    if isinstance(background_color, (list, tuple)) and all(isinstance(v, Real) for v in background_color):
+        # Numbers are made on the device: to copy them there would wait for it.
+        numbers = [images.new_full((1,), float(v)) for v in background_color]
+        color = torch.cat(numbers) if numbers else images.new_zeros(0)
+    elif isinstance(background_color, Real):
+        color = images.new_full((), float(background_color))
+    else:
+        color = torch.as_tensor(background_color, dtype=images.dtype, device=images.device)
     if color.ndim == 0:
         color = color.expand(channels)
     if color.ndim > 1:
