@@ -294,7 +294,7 @@ CASES = [
     _case("offset_verts and verts_packed, 64 tetrahedra", lambda: _offset(64)),
     _case("Meshes.clone, 64 tetrahedra", lambda: _on_meshes(64, lambda _, meshes: meshes.clone()), compared=False),
     _case(
-        "Meshes.to another dtype's device, nothing to move",
+        "Meshes.to(device), nothing to move",
         lambda: _on_meshes(64, lambda _, meshes: meshes.to(DEVICE)),
         compared=False,
     ),

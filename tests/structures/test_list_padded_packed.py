@@ -36,6 +36,11 @@ def test_padded_sizes():
     assert torch.equal(list_to_padded(same, equisized=True), list_to_padded(same))
 
 
+def test_pad_size_that_is_too_small():
+    with pytest.raises(ValueError, match=r"pad_size must be at least the size of every item: got \(1, 3\)"):
+        list_to_padded([torch.zeros(2, 3), torch.zeros(1, 3)], (1, 3))
+
+
 def test_packed_round_trip():
     x = ragged()
     packed, num_items, first, list_idx = list_to_packed(x)
