@@ -628,10 +628,12 @@ def test_ctrl_c_saves_what_was_reached(tmp_path):
     assert "was stopped after" in (tmp_path / "recon-demo" / "report.html").read_text()
 
 
-def test_a_stopped_run_goes_on(tmp_path):
+@pytest.mark.parametrize(("command", "size"), [("volume", "--resolution=8"), ("fit-views", "--level=1")])
+def test_a_stopped_run_goes_on(command, size, tmp_path):
     """Ctrl-C leaves results and a checkpoint; what goes on from it ends like a run that nobody stopped."""
-    command = ["volume", "--fast", "--views", "4", "--image-size", "16", "--resolution", "8", "--iters", "400"]
-    process = start(command, tmp_path)
+    arguments = [command, "--fast", "--views", "4", "--image-size", "16", size, "--iters", "400"]
+    out = f"recon-{command}"
+    process = start(arguments, tmp_path)
     shown, began = "", time.monotonic()
     while "loss=" not in shown and process.poll() is None and time.monotonic() - began < 60:
         shown += process.stderr.read(1)
@@ -639,17 +641,17 @@ def test_a_stopped_run_goes_on(tmp_path):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "what was reached is saved; --resume goes on" in errors
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["recon-volume", "recon-volume.checkpoint"]
-    stopped = json.loads((tmp_path / "recon-volume" / "metrics.json").read_text())
+    assert sorted(path.name for path in tmp_path.iterdir()) == [out, f"{out}.checkpoint"]
+    stopped = json.loads((tmp_path / out / "metrics.json").read_text())
     assert stopped["interrupted"]
     assert 0 < stopped["iterations"] < 400
 
     for options in (["--resume"], ["--out", "whole"]):
-        process = start([*command, *options], tmp_path)
+        process = start([*arguments, *options], tmp_path)
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["recon-volume", "whole"]
-    curves = [(tmp_path / name / "losses.csv").read_text() for name in ("recon-volume", "whole")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [out, "whole"]
+    curves = [(tmp_path / name / "losses.csv").read_text() for name in (out, "whole")]
     assert curves[0] == curves[1]
 
 
