@@ -105,7 +105,7 @@ def _value(hint: Any) -> str:
     if len(kinds) == 1 and typing.get_origin(kinds[0]) is typing.Literal:
         return _value(kinds[0])
     if typing.get_origin(kinds[0]) is tuple:
-        return " ".join(_value(kind) for kind in typing.get_args(kinds[0]))
+        return " ".join("..." if kind is ... else _value(kind) for kind in typing.get_args(kinds[0]))
     return {Path: "PATH", int: "INT", float: "FLOAT", str: "TEXT", bool: ""}.get(kinds[0], "VALUE")
 
 
