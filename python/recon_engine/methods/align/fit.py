@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from recon_engine.loss import chamfer_distance
-from recon_engine.ops import iterative_closest_point, knn_points
+from recon_engine.ops import closest_points_on_mesh, iterative_closest_point, knn_points
 from recon_engine.ops.points_alignment import SimilarityTransform
 from recon_engine.transforms import random_rotations
 
@@ -28,6 +28,7 @@ from .shapes import Shapes
 
 _MEASURED_SAMPLES = 10_000
 _SEARCH_SAMPLES, _SEARCH_ITERATIONS = 600, 25
+_DENSER = 4  # points of the targets, for each of the sources: what is nearest is nearer to what is right
 _KEPT = 3  # of the starts, for all points
 _TRUTH = 2**40  # seeds of known answers are others than those of the search for them
 _STEP_SEEDS = 1_000_003  # apart, so that the steps of two seeds do not draw the same points
@@ -93,16 +94,15 @@ class AlignResult:
         """(N,) how far the moved sources are from where they should be; None where that is not known.
 
         Of displacements, the length of the difference to the true one. Of rigid alignments, the largest distance of a
-        vertex from the nearest one of the source that was moved truly: shapes with symmetries may come to lie in
-        several rotations.
+        vertex from the source that was moved truly: shapes with symmetries may come to lie in several rotations.
         """
         if self.true is None:
             return None
         if not self.settings.rigid:
             return (self.T - self.true.T).norm(dim=1)
         right = self.sources.moved(*self.true)
-        pairs = zip(self.moved.verts, right.verts, strict=True)
-        return torch.stack([knn_points(got[None], wanted[None]).dists.max().sqrt() for got, wanted in pairs])
+        shapes = zip(self.moved.verts, right.verts, right.faces, strict=True)
+        return torch.stack([_farthest(got, verts, faces) for got, verts, faces in shapes])
 
 
 class AlignFit:
@@ -224,7 +224,7 @@ class AlignFit:
         if self._state.get("has_converged"):
             return
         with seeded(settings.seed, self.sources.device), torch.no_grad():
-            x, y = self.sources.points(settings.samples), self.targets.points(settings.samples)
+            x, y = self.sources.points(settings.samples), self.targets.points(_DENSER * settings.samples)
         if self._state:
             maps = SimilarityTransform(*(part.to(x.device) for part in self._state["maps"]))
             rmse = self._state["rmse"].to(x.device)
@@ -317,13 +317,20 @@ def displaced(sources: Shapes, settings: AlignSettings) -> tuple[SimilarityTrans
         return true, sources.moved(*true).noisy(settings.noise)
 
 
+def _farthest(points: Tensor, verts: Tensor, faces: Tensor) -> Tensor:
+    """The largest distance of points (P, 3) from a mesh or a cloud."""
+    if len(faces):
+        return closest_points_on_mesh(points, verts, faces).distance.max()
+    return knn_points(points[None], verts[None]).dists.max().sqrt()
+
+
 def _starts(x: Tensor, y: Tensor, settings: AlignSettings) -> SimilarityTransform:
     """The best maps of points (N, P, 3) after some iterations with few of them: as many for each pair, in turn."""
     N, device = len(x), x.device
     # As it lies, and turned at random: the rotations of a regular solid would all be one to a shape that shares them.
     with seeded(settings.seed, device):
         turns = torch.cat([torch.eye(3, device=device)[None], random_rotations(settings.starts - 1, device=device)])
-    few_x, few_y = (points[:, :_SEARCH_SAMPLES] for points in (x, y))
+    few_x, few_y = x[:, :_SEARCH_SAMPLES], y[:, : _DENSER * _SEARCH_SAMPLES]
     count = len(turns)
     R = turns.repeat(N, 1, 1)
     middle_x, middle_y = (points.mean(1).repeat_interleave(count, 0) for points in (x, y))

@@ -164,17 +164,13 @@ def _report(result: PoseResult, folder: Path, source: str, strips: np.ndarray, f
     step = -(-count // _SHOWN)
     report.pictures([_picture(result, strips[i], i) for i in range(0, count, step)], cell=480)
     report.section("On the way", "The first camera being found.")
-    films = [
-        Picture((folder / "fitting.gif").read_bytes(), "The camera of the first picture being found", "fitting", True)
-    ]
+    films = [Picture((folder / "fitting.gif").read_bytes(), "The camera of the first picture being found", "fitting")]
     if count > 1:
-        films.append(
-            Picture((folder / "sequence.gif").read_bytes(), "All pictures and results in turn", "sequence", True)
-        )
+        films.append(Picture((folder / "sequence.gif").read_bytes(), "All pictures and results in turn", "sequence"))
     if len(result.landscape):
         shown = "The loss over azimuth and elevation of the cameras of the search, and the camera that was found"
-        films.append(Picture((folder / "search.png").read_bytes(), shown, "the search", True))
-    report.pictures(films, cell=330)
+        films.append(Picture((folder / "search.png").read_bytes(), shown, "the search"))
+    report.pictures(films, cell=480)
     report.section(
         "Cameras", "Distance is in the object's units, and counts from the point that the camera turns about."
     )
@@ -190,7 +186,6 @@ def _picture(result: PoseResult, strip: np.ndarray, number: int) -> Picture:
         pictures.png(strip),
         f"{name}: the picture, the result, and the difference of their silhouettes; IoU {iou:.4f}",
         f"{name} · IoU {iou:.4f}",
-        wide=True,
     )
 
 
