@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROWS = re.findall(r"`(tests/[\w/.]+)::(\w+)` \|$", (ROOT / "docs" / "parity.md").read_text(), re.MULTILINE)
+# The tutorials are no differences.
+DIFFERENCES = re.sub(r"\n## Tutorials\n.*?(?=\n## )", "", (ROOT / "docs" / "parity.md").read_text(), flags=re.DOTALL)
+ROWS = re.findall(r"`(tests/[\w/.]+)::(\w+)` \|$", DIFFERENCES, re.MULTILINE)
 
 
 def test_every_row_names_a_test():
-    table = [line for line in (ROOT / "docs" / "parity.md").read_text().splitlines() if line.startswith("| ")]
+    table = [line for line in DIFFERENCES.splitlines() if line.startswith("| ")]
     headings = sum(line.startswith("| what") for line in table)
     assert len(ROWS) == len(table) - headings > 0
 
