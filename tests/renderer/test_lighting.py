@@ -73,6 +73,7 @@ def test_bad_input():
         (lambda: PointLights(location=torch.rand(2, 4)), "location"),
         (lambda: DirectionalLights(direction=torch.rand(2, 4)), "direction"),
         (lambda: DirectionalLights(specular_color=torch.rand(2, 1)), "specular_color"),
+        (lambda: DirectionalLights(diffuse_color=torch.rand(3)), "diffuse_color"),
         (lambda: Materials(diffuse_color=torch.rand(2, 1)), "diffuse_color"),
     ):
         with pytest.raises(ValueError, match=f"Expected {name} to have shape"):
