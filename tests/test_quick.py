@@ -100,7 +100,11 @@ def test_inside_out_meshes_look_the_same():
     torch.testing.assert_close(render((verts, faces.flip(1)), size=48), render(BOX, size=48), atol=1e-4, rtol=0)
     sphere = ico_sphere(2)
     flipped = (sphere.verts_packed(), sphere.faces_packed().flip(1))
-    torch.testing.assert_close(render(flipped, size=48), render(sphere, size=48), atol=1e-4, rtol=0)
+    picture, expected = render(flipped, size=48), render(sphere, size=48)
+    torch.testing.assert_close(picture[..., 3], expected[..., 3], atol=1e-4, rtol=0)
+    # At the rim a face of the front and one of the back may be equally near: rounding chooses.
+    inside = expected[..., 3] == 1
+    torch.testing.assert_close(picture[inside], expected[inside], atol=1e-4, rtol=0)
 
 
 def test_vertices_at_one_place_are_one():
