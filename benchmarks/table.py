@@ -68,7 +68,7 @@ def _table(title: str, results: Entry) -> str:
 def _row(case: str, rivals: dict[str, Entry]) -> str:
     ours, theirs = rivals[OURS], rivals.get("pytorch3d")
     others = [
-        f"{name} {_time(entry['seconds'])} ({entry['ratio']:.2g}x{_breaks(entry)})"
+        f"{name} {_time(entry['seconds'])} ({_round(entry['ratio'])}x{_breaks(entry)})"
         for name, entry in rivals.items()
         if name not in (OURS, "pytorch3d")
     ]
