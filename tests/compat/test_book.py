@@ -1,7 +1,8 @@
-"""Programs of the kind of the book's chapters 2, 4, 5 and 6 end with the book's pictures, shapes and losses."""
+"""Programs of the kind of the book's chapters 1, 2, 4, 5 and 6 end with the book's pictures, shapes and losses."""
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import resource
@@ -37,6 +38,34 @@ def compat(name: str, *arguments: str, runner: tuple[str, ...] = ("-m", "recon_e
 def pixels(path: Path) -> np.ndarray:
     image_module = pytest.importorskip("PIL.Image")
     return np.asarray(image_module.open(path).convert("RGB"), np.float64) / 255
+
+
+def printed(text: str, name: str) -> np.ndarray:
+    """The numbers of the tensor that a printed output shows behind `name =`."""
+    return np.array(ast.literal_eval(re.search(rf"{name} =\s*tensor\((\[.*?\]\]\])", text, re.DOTALL).group(1)))
+
+
+def test_cameras_of_chapter_1(recon_data):
+    """Rotations of NumPy are float64, everything else is float32."""
+    folder = recon_data / "book/chap1/camera"
+    book, ours = (folder / "camera_output.txt").read_text(), compat("project_cube.py", str(folder / "cube.obj"))
+    for name in ("world_to_view_vertices", "world_to_screen_vertices"):
+        expected, found = printed(book, name), printed(ours, name)
+        assert found.shape == (8, 8, 3)
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_displacement_of_chapter_2(recon_data):
+    shapes = [str(recon_data / f"book/chap2/data/{name}.obj") for name in ("cube", "diamond", "dodecahedron")]
+    lines = [line for line in compat("displace_batch.py", *shapes).splitlines() if "Warning" not in line]
+    assert lines[:3] == [
+        "list [(8, 3), (6, 3), (20, 3)] [(12, 3), (9, 3), (36, 3)]",
+        "padded (3, 20, 3) (3, 36, 3)",
+        "packed (34, 3) (57, 3)",
+    ]
+    # The mean of the noise over 34 vertices is 0.09 long itself.
+    np.testing.assert_allclose([float(value) for value in lines[3].split()[1:]], [3, 4, 5], atol=0.3)
+    assert float(lines[4].split()[1]) < 1e-5
 
 
 def test_pictures_of_chapter_2(tmp_path, recon_data):

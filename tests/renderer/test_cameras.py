@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from recon_engine.renderer import MeshRasterizer, RasterizationSettings
 from recon_engine.renderer import cameras as camera_module
 from recon_engine.renderer.cameras import (
     CamerasBase,
@@ -21,6 +22,7 @@ from recon_engine.renderer.cameras import (
     look_at_view_transform,
     try_get_projection_transform,
 )
+from recon_engine.utils import ico_sphere
 
 
 def pose(n=3, dtype=torch.float32):
@@ -250,3 +252,20 @@ def test_former_names(old, new):
     points = torch.randn(3, 4, 3)
     expected = getattr(camera_module, new)(R=R, T=T).transform_points(points)
     torch.testing.assert_close(cameras.transform_points(points), expected)
+
+
+@pytest.mark.parametrize("wide", ["R", "T", "RT"])
+def test_extrinsics_of_numpy_go_with_float32(wide):
+    """Matrices of NumPy are float64, and the rest of a program is float32."""
+    points = torch.randn(3, 5, 3)
+    for cameras in all_cameras():
+        expected = cameras.transform_points_ndc(points), cameras.get_world_to_view_transform().transform_points(points)
+        rendered = MeshRasterizer(cameras, RasterizationSettings((30, 50)))(ico_sphere(1).extend(3)).zbuf
+        center = cameras.get_camera_center()
+        for name in wide:
+            setattr(cameras, name, getattr(cameras, name).double())
+        found = cameras.transform_points_ndc(points), cameras.get_world_to_view_transform().transform_points(points)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        zbuf = MeshRasterizer(cameras, RasterizationSettings((30, 50)))(ico_sphere(1).extend(3)).zbuf
+        torch.testing.assert_close(zbuf, rendered, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(cameras.get_camera_center(), center.double(), atol=1e-5, rtol=1e-5)

@@ -227,3 +227,16 @@ def test_rotation_check(monkeypatch):
 def test_wrong_input(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_float32_points_in_a_float64_transform():
+    points = torch.rand(5, 3)
+    transform = Rotate(random_rotations(2, dtype=torch.float64), dtype=torch.float64).compose(Translate(1, 2, 3))
+    assert transform.get_matrix().dtype == torch.float64
+    for method in (transform.transform_points, transform.transform_normals):
+        assert method(points).dtype == torch.float32
+        torch.testing.assert_close(method(points), method(points.double()).float())
+    with pytest.raises(ValueError, match=r"points are torch\.float64 on cpu but the transform is torch\.float32"):
+        Translate(1, 2, 3).transform_points(points.double())
+    with pytest.raises(ValueError, match=r"points are torch\.float16"):
+        transform.transform_points(points.half())

@@ -316,7 +316,9 @@ def _blend(
     share = closeness * opacity
     least = share.new_full((share.shape[0], 1, height, width), background_depth / gamma)
     largest = torch.cat([torch.where(hit & (share > 0), exponent, least), least], 1).amax(1).detach()
-    weight = torch.where(hit, share * (exponent - largest[:, None]).clamp(max=0).exp(), 0)
+    below = exponent - largest[:, None]
+    below = torch.where(below > 0, 0, below)  # unlike clamp, with a gradient of 1 at 0 in every torch
+    weight = torch.where(hit, share * below.exp(), 0)
     ids, depths, tracked = _tracked(hit, depth, order, track)
     weight = torch.where(tracked, weight, weight.detach())
     shown = weight[..., None] * colors[:, :, None, None]

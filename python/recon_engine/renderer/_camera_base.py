@@ -65,13 +65,14 @@ class CamerasBase(TensorProperties):
         return getattr(self, "image_size", None)
 
     def _extrinsics(self, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """R (N, 3, 3) and T (N, 3): those in `kwargs`, which are stored, or the stored ones."""
+        """R (N, 3, 3) and T (N, 3), in one dtype: those in `kwargs`, which are stored, or the stored ones."""
         if "R" in kwargs:
             self.R = kwargs["R"]
         if "T" in kwargs:
             self.T = kwargs["T"]
         check_extrinsics(self.R, self.T)
-        return self.R, self.T
+        dtype = self._dtype()
+        return self.R.to(dtype), self.T.to(dtype)
 
     def get_world_to_view_transform(self, **kwargs: Any) -> Transform3d:
         """Transform from world to view space, x_view = x_world R + T."""
@@ -172,8 +173,12 @@ class CamerasBase(TensorProperties):
         return rows
 
     def _dtype(self) -> torch.dtype:
-        R = getattr(self, "R", None)
-        return R.dtype if isinstance(R, Tensor) and R.is_floating_point() else torch.float32
+        """The wider one of R and T: matrices of NumPy are float64."""
+        dtype = None
+        for a in (getattr(self, "R", None), getattr(self, "T", None)):
+            if isinstance(a, Tensor) and a.is_floating_point():
+                dtype = a.dtype if dtype is None else torch.promote_types(dtype, a.dtype)
+        return dtype or torch.float32
 
     def _calibration(self, kwargs: dict[str, Any]) -> Tensor | None:
         """The calibration matrix K (N, 4, 4) given by the user, or None."""

@@ -207,10 +207,9 @@ class Transform3d:
             (N, P, 3), or (P, 3) when `points` is (P, 3) and this is one transform.
 
         Raises:
-            ValueError: for points of another shape, dtype or device.
+            ValueError: for points of another shape, dtype or device; float64 transforms take float32 points too.
         """
-        matrix = self._product()
-        self._check("points", points)
+        matrix = self._product_for("points", points)
         if self._is_affine_product() and (eps is None or eps <= 1.0):
             return _multiply(points, matrix[:, :3, :3], matrix[:, 3:, :3])
         homogeneous = _multiply(points, matrix[:, :3], matrix[:, 3:])
@@ -230,25 +229,28 @@ class Transform3d:
             (N, P, 3), or (P, 3) when `normals` is (P, 3) and this is one transform.
 
         Raises:
-            ValueError: for normals of another shape, dtype or device.
+            ValueError: for normals of another shape, dtype or device; float64 transforms take float32 normals too.
         """
-        self._check("normals", normals)
-        a, b, c = self._product()[:, :3, :3].unbind(1)
+        a, b, c = self._product_for("normals", normals)[:, :3, :3].unbind(1)
         # The inverse transpose of a matrix with rows a, b, c has the rows b x c, c x a, a x b over its determinant.
         rows = torch.stack((torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)), 1)
         determinant = (a * rows[:, 0]).sum(-1)
         return _multiply(normals, rows / determinant[:, None, None])
 
-    def _check(self, name: str, vectors: Tensor) -> None:
+    def _product_for(self, name: str, vectors: Tensor) -> Tensor:
+        """The composed matrices in the dtype of what they are applied to."""
         if vectors.dim() not in (2, 3) or vectors.shape[-1] != 3:
             raise ValueError(
                 f"Expected {name} to have dim = 2 or dim = 3 and 3 coordinates: got shape {tuple(vectors.shape)}"
             )
-        if vectors.dtype != self.dtype or vectors.device != self.device:
+        product = self._product()
+        fits = vectors.dtype in (product.dtype, torch.float32) and product.dtype in (vectors.dtype, torch.float64)
+        if not fits or vectors.device != self.device:
             raise ValueError(
                 f"{name} are {vectors.dtype} on {vectors.device} but the transform is {self.dtype} on {self.device}. "
                 f"Convert one of them, for instance transform.to({name}.device, dtype={name}.dtype)"
             )
+        return product.to(vectors.dtype)
 
     def translate(
         self, x: float | Tensor, y: float | Tensor | None = None, z: float | Tensor | None = None
@@ -485,6 +487,9 @@ def _broadcast_bmm(a: Tensor, b: Tensor) -> Tensor:
         a = a[None]
     _check_batch(a, b)
     with without_autocast(a.device.type):
+        if a.dtype != b.dtype:
+            dtype = torch.promote_types(a.dtype, b.dtype)
+            a, b = a.to(dtype), b.to(dtype)
         return torch.bmm(a, b) if len(a) == len(b) else a @ b
 
 

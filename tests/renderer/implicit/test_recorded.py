@@ -10,6 +10,7 @@ import pytest
 import torch
 
 REFERENCE = Path(__file__).parents[2] / "reference"
+RECORDED_WITH = "2.13."
 
 
 def _recorder():
@@ -36,6 +37,8 @@ def _compare(actual, expected):
 def test_recorded(part):
     with np.load(REFERENCE / "implicit.npz") as recorded:
         answers = PARTS[part]("recon_engine")
+        if not torch.__version__.startswith(RECORDED_WITH):  # others draw other numbers from a seed: see test_live
+            answers = {name: value for name, value in answers.items() if not name.startswith("drawn")}
         _compare(answers, {name: recorded[name] for name in answers})
 
 
