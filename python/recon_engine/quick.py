@@ -296,10 +296,19 @@ def studio(cameras: Any, size: tuple[int, int], shader: Shader, middle: Tensor |
     )
 
 
+def unit_range(values: Tensor) -> Tensor:
+    """Values clamped to 0 and 1, with a gradient of 1 at either: that of `clamp` is 0 there since torch 2.15.
+
+    Pixels that an object covers have an alpha of exactly 1, and those beside it of exactly 0.
+    """
+    return torch.where(values < 0, 0, torch.where(values > 1, 1, values))
+
+
 def shrink(rgba: Tensor) -> Tensor:
     """(N, H, W, 4): averages of blocks of supersampled pixels, colours weighted by alpha."""
-    alpha = rgba[..., 3:].clamp(0, 1)
-    premultiplied = torch.cat([rgba[..., :3].clamp(0, 1) * alpha, alpha], -1).permute(0, 3, 1, 2)
+    rgba = unit_range(rgba)
+    alpha = rgba[..., 3:]
+    premultiplied = torch.cat([rgba[..., :3] * alpha, alpha], -1).permute(0, 3, 1, 2)
     small = F.avg_pool2d(premultiplied, SUPERSAMPLE).permute(0, 2, 3, 1)
     return torch.cat([small[..., :3] / small[..., 3:].clamp(min=1e-6), small[..., 3:]], -1)
 
