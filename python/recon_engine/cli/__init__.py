@@ -1,0 +1,75 @@
+"""The `recon` command: `recon build`, `recon render` and the others of `commands()`.
+
+Wrong input ends in one line on stderr and exit code 2; Ctrl-C saves what was reached and ends with 130.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from ._runs import INTERRUPTED, complain
+from .align import align
+from .build import build
+from .checks import compat, doctor
+from .demo import demo
+from .fit_points import fit_points
+from .fit_views import fit_views
+from .nerf import nerf
+from .pose import pose
+from .render import render
+from .view import view
+from .volume import volume
+
+__all__ = ["commands", "main"]
+
+
+def commands() -> dict[str, Callable[..., int]]:
+    """Every command by the name that follows `recon`, in the order of `recon --help`."""
+    return {
+        "build": build,
+        "fit-points": fit_points,
+        "fit-views": fit_views,
+        "volume": volume,
+        "nerf": nerf,
+        "pose": pose,
+        "align": align,
+        "render": render,
+        "view": view,
+        "compat": compat,
+        "demo": demo,
+        "doctor": doctor,
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: without the program's name; those of the process when not given.
+
+    Returns:
+        The exit code: 0 done, 2 wrong input, 130 stopped by Ctrl-C.
+    """
+    # Torch's OpenMP threads spin for a while after each loop. Where other programs use the cores as well, that makes
+    # everything ten times slower. It must be set before torch is imported; in a library that is not ours to decide.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:
+        return complain("stopped before anything was saved", INTERRUPTED)
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        return complain(" ".join(str(error).split()), 2)
+
+
+def _run(arguments: list[str]) -> int:
+    """Parse the arguments with tyro and call the command."""
+    from recon_engine._extra import extra
+
+    tyro = extra("tyro", "cli")
+    return int(
+        tyro.extras.subcommand_cli_from_dict(
+            commands(), prog="recon", description="Differentiable 3D reconstruction.", args=arguments
+        )
+    )

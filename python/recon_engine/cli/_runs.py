@@ -1,0 +1,109 @@
+"""What every command that fits does before and after the fit."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ._inputs import load_object
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+
+def check_run(out: Path, overwrite: bool, device: str) -> None:
+    """Refuse before any work what would fail after it: a taken results folder, a missing device or extra."""
+    from recon_engine._extra import extra
+    from recon_engine.methods._run import check_folder
+
+    check_folder(out, overwrite)
+    for module, extras in (("tqdm", "cli"), ("PIL.Image", "io"), ("matplotlib", "vis")):
+        extra(module, extras)
+    check_device(device)
+
+
+def check_checkpoint(out: Path, overwrite: bool, resume: bool, device: str) -> Path:
+    """As `check_run`; and the file beside the results folder that the state of the run is kept in."""
+    if overwrite and resume:
+        raise ValueError("give either --overwrite, which begins anew, or --resume, which goes on")
+    check_run(out, overwrite or resume, device)
+    checkpoint = out.with_name(out.name + ".checkpoint")
+    if resume and not checkpoint.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {checkpoint} to resume from")
+    if checkpoint.exists() and not resume and not overwrite:
+        raise FileExistsError(
+            f"the checkpoint {checkpoint} of an earlier run exists: add --resume to go on, or --overwrite to begin anew"
+        )
+    return checkpoint
+
+
+def live_file(out: Path) -> Path:
+    """The file beside the results folder that a running fit shows itself in."""
+    return out.with_name(out.name + ".live")
+
+
+def check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def fit_to_pictures(
+    method: Any,
+    settings: Any,
+    mesh: Path | None,
+    capture: Any,
+    images: Path | None,
+    out: Path,
+    checkpoint: Path,
+    overwrite: bool,
+    resume: bool,
+    device: str,
+    **options: Any,
+) -> int:
+    """Run a method on the pictures of a folder, or else on those of a mesh or the built-in building, and save it."""
+    if capture is None:
+        target, source = load_object(mesh, device)
+    else:
+        source = f"{len(capture.names)} pictures in {images.name if images is not None and images.name else 'a folder'}"
+    if overwrite:
+        checkpoint.unlink(missing_ok=True)
+    options |= {"checkpoint": checkpoint, "show_progress": True}
+    if capture is None:
+        result = method.from_mesh(target, settings, **options)
+    else:
+        result = method.from_capture(capture, settings, device=device, **options)
+    return save_run(method.save_results, result, out, overwrite or resume, source, checkpoint)
+
+
+def save_run(
+    save: Callable[[Any, Path, str], None],
+    result: Any,
+    out: Path,
+    overwrite: bool,
+    source: str,
+    checkpoint: Path | None = None,
+) -> int:
+    """Write the results folder, say where it is, remove the checkpoint of a whole run, and return the exit code."""
+    from recon_engine.methods._run import results_folder
+
+    with results_folder(out, overwrite) as folder:
+        save(result, folder, source)
+    live_file(out).unlink(missing_ok=True)
+    print(f"report: {(out / 'report.html').absolute()}")
+    if not result.interrupted:
+        if checkpoint is not None:
+            checkpoint.unlink(missing_ok=True)
+        return 0
+    done, planned = result.history.length, result.history.planned
+    more = "" if checkpoint is None else "; --resume goes on"
+    return complain(f"stopped after {done} of {planned} iterations; what was reached is saved{more}", INTERRUPTED)
+
+
+def complain(text: str, code: int) -> int:
+    print(f"recon: {text}", file=sys.stderr)
+    return code

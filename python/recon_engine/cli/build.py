@@ -1,0 +1,112 @@
+"""`recon build`: an object from silhouettes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from ._inputs import load_pictures
+from ._runs import check_run, live_file, save_run
+
+
+def build(
+    *,
+    obj: Path | None = None,
+    images: Path | None = None,
+    angles: Path | None = None,
+    cameras: Path | None = None,
+    masks: Path | None = None,
+    init: Path | None = None,
+    refine_cameras: bool = False,
+    out: Path = Path("recon-build"),
+    overwrite: bool = False,
+    preset: Literal["framed", "documented"] = "framed",
+    start: Literal["cube", "sphere"] | None = None,
+    views: int | None = None,
+    iters: int | None = None,
+    lr: float | None = None,
+    level: int | None = None,
+    image_size: int | None = None,
+    fov: float | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> int:
+    """Reconstruct an object from silhouettes of a mesh or of photographs.
+
+    Args:
+        obj: the mesh to reconstruct, OBJ or PLY. Its silhouettes are rendered.
+        images: a folder of RGBA cut-outs, any size, with --angles; or of pictures with cameras.
+        angles: a CSV with the columns file,azimuth,elevation in degrees; without `file`, rows follow the sorted names.
+        cameras: with --images: transforms.json, COLMAP's folder, or a CSV with distances and fields of view, instead of
+            --angles. Default: what is there.
+        masks: with --images and cameras: a folder of grey pictures, white where the object is. Default: `masks` in that
+            folder.
+        init: with --angles: the mesh to start from, instead of --start.
+        refine_cameras: with --angles: they were estimated; move the cameras together with the shape.
+        out: the results folder.
+        overwrite: replace the results folder if it exists.
+        preset: `documented` keeps every documented value; `framed` changes only what the cameras see.
+        start: the shape to deform. Default: cube.
+        views: cameras around the mesh. Default: 20.
+        iters: iterations. Default: 2000, with --init 100.
+        lr: learning rate. Default: 0.25, with --init 0.12.
+        level: how often the start's triangles are split. Default: 4.
+        image_size: side of the silhouettes in pixels. Default: 128.
+        fov: field of view of the cameras in degrees. Default: of the preset.
+        seed: decides the order of views.
+        device: cpu, cuda or cuda:N.
+    """
+    if (obj is None) == (images is None):
+        raise ValueError("give either --obj MESH or --images FOLDER")
+    if images is None and (angles is not None or init is not None):
+        raise ValueError("--angles and --init go with --images")
+    if images is None and refine_cameras:
+        raise ValueError("--refine-cameras goes with --images: the cameras of rendered silhouettes are known")
+    if images is None and (cameras is not None or masks is not None):
+        raise ValueError("--cameras and --masks go with --images")
+    if angles is not None and (cameras is not None or masks is not None):
+        raise ValueError("give either --angles FILE.csv, for cut-outs, or --cameras")
+    if images is not None and angles is None and (init is not None or refine_cameras):
+        raise ValueError("--init and --refine-cameras need --angles FILE.csv")
+    if images is not None and views is not None:
+        raise ValueError("--views goes with --obj: pictures have the views of their angles")
+    changes = {
+        "start": start,
+        "views": views,
+        "iterations": iters,
+        "learning_rate": lr,
+        "level": level,
+        "image_size": image_size,
+        "fov": fov,
+        "refine_cameras": refine_cameras,
+        "seed": seed,
+    }
+    check_run(out, overwrite, device)
+    from recon_engine.methods import build as method
+    from recon_engine.methods._files import load_mesh
+
+    if obj is not None:
+        settings = method.mesh_settings(preset, **changes)
+        result = method.from_mesh(load_mesh(obj, device), settings, show_progress=True, live=live_file(out))
+        return save_run(method.save_results, result, out, overwrite, obj.name)
+    assert images is not None
+    if angles is None:
+        settings = method.mesh_settings(preset, **changes)
+        capture = load_pictures(images, cameras, masks, settings.image_size)
+        result = method.from_capture(capture, settings, show_progress=True, live=live_file(out), device=device)
+        return save_run(method.save_results, result, out, overwrite, f"{len(capture.names)} pictures in {images.name}")
+    # The documented 100 iterations on pictures refine a mesh; a cube or a sphere needs those of the first step.
+    settings = (method.mesh_settings if init is None else method.image_settings)(preset, **changes)
+    cutouts = method.load_cutouts(images, settings.image_size)
+    elevation, azimuth = method.match_angles(cutouts.names, method.load_angles(angles), str(angles))
+    result = method.from_images(
+        cutouts,
+        elevation,
+        azimuth,
+        settings,
+        init=None if init is None else load_mesh(init, device),
+        show_progress=True,
+        live=live_file(out),
+        device=device,
+    )
+    return save_run(method.save_results, result, out, overwrite, f"{len(cutouts.names)} pictures in {images.name}")
