@@ -70,7 +70,7 @@ bench: $(VENV)/.torch ## time every case against the rivals that can be imported
 bench-growth: $(VENV)/.torch ## time the sweeps and draw them (after bench)
 	PYTHONPATH=build/bench $(BENCH_PYTHON) -W ignore benchmarks/growth.py $(BENCH_MACHINE)
 
-bench-table: ## write the tables of README.md again from the committed results
+bench-table: ## write the tables again from the committed results
 	$(PYTHON) benchmarks/table.py
 
 # RECON_DATA names the folder of real meshes; rows of those are left out without it.

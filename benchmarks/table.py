@@ -1,9 +1,9 @@
-"""Writes the benchmark tables of README.md from the committed results: `python benchmarks/table.py`."""
+"""Writes the benchmark tables from the committed results, some rows into README.md: `python benchmarks/table.py`."""
 
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,40 +23,88 @@ TITLES = {
     "compile": "steps through torch.compile",
     "overhead": "calls on next to nothing",
 }
+# What README.md shows: for each topic what most users wait for, and where the gain is least.
+CHOSEN = (
+    "soft Phong, vertex colours, forward + backward, ico_sphere(4), 256x256, K=50",
+    "hard Phong, UV texture, forward, cow, 512x512",
+    "soft silhouette through MeshRenderer, forward + backward, 256x256, K=50",
+    "one iteration of `recon build` at its defaults",
+    "rasterize_meshes forward, ico_sphere(5), 512x512, K=8",
+    "softmax_rgb_blend forward + backward alone, 256x256, K=50",
+    "rasterize_points, 100k points, 256x256, K=10",
+    "alpha_composite forward, C=64, K=10, 128x128",
+    "PointsRenderer forward + backward, 100k points, 256x256, K=10",
+    "pulsar, 100k spheres, 512x512",
+    "VolumeRenderer forward + backward, 128^3 voxels, 128 x 128 x 150",
+    "emission-absorption forward + backward, 16k rays x 128 x RGB",
+    "sample_pdf, 16k rays x 128 bins x 128 evenly spaced quantiles",
+    "chamfer forward + backward, 10k x 10k points",
+    "knn_points, 10k x 10k, K=8",
+    "sample_farthest_points, 1024 of 16384",
+    "Laplacian + edge + normal losses forward + backward, ico_sphere(6), topology shared",
+    "point_mesh_face forward + backward, 5000 points x 3000 faces",
+    "signed distance, 5000 points x 5120 faces",
+    "box3d_overlap, 64 x 64 boxes",
+    "marching_cubes, 256^3 ball",
+    "chamfer of 5000 samples and three regularisers, forward + backward, ico_sphere(4)",
+    "MeshRasterizer, 1 triangle, 64x64",
+)
 
 Entry = dict[str, Any]
+Cases = dict[str, dict[str, Entry]]
 
 
 def tables() -> str:
     """The tables of each machine, one for each topic, in the order of importance."""
-    results = (ROOT / "benchmarks/results").iterdir()
-    machines = sorted(folder for folder in results if folder.name not in ("growth", "quality"))
-    return "\n\n".join(_machine(folder) for folder in machines)
+    return "\n\n".join(
+        "\n\n".join([setting, *(_table(title, cases) for title, cases in topics.items())])
+        for setting, topics in _machines()
+    )
 
 
-def updated(readme: str) -> str:
-    """The text of README.md with the tables between its markers written again."""
-    before, rest = readme.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n{tables()}\n{END}{after}"
-
-
-def _machine(folder: Path) -> str:
-    topics = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
-    machines = {json.dumps(results["machine_info"]) for results in topics.values()}
-    assert len(machines) == 1, f"{folder} holds results of several machines: {machines}"
-    machine = json.loads(machines.pop())
-    setting = f"{machine['threads']} threads, Python {machine['python']}, torch {machine['torch']}"
-    lines = [f"{machine['device']}, {setting}:"]
-    lines += [_table(title, topics.pop(topic)) for topic, title in TITLES.items() if topic in topics]
-    assert not topics, f"no title for {sorted(topics)}"
+def highlights() -> str:
+    """One table for each machine, of the chosen cases."""
+    lines = []
+    for setting, topics in _machines():
+        known = {case: rivals for cases in topics.values() for case, rivals in cases.items()}
+        missing = sorted(set(CHOSEN) - set(known))
+        assert not missing, f"there is no result of {missing[0]!r}"
+        lines += [setting, _table("", {case: known[case] for case in CHOSEN})]
     return "\n\n".join(lines)
 
 
-def _table(title: str, results: Entry) -> str:
-    cases: dict[str, dict[str, Entry]] = {}
+WRITTEN = {"README.md": highlights, "docs/performance.md": tables}
+
+
+def updated(page: str) -> str:
+    """The text of a page of `WRITTEN` with what is between its markers written again."""
+    before, rest = (ROOT / page).read_text(encoding="utf-8").split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{WRITTEN[page]()}\n{END}{after}"
+
+
+def _machines() -> Iterator[tuple[str, dict[str, Cases]]]:
+    """For each machine what it is and, for each title, the entries of each case by rival."""
+    folders = (ROOT / "benchmarks/results").iterdir()
+    for folder in sorted(folder for folder in folders if folder.name not in ("growth", "quality")):
+        topics = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+        machines = {json.dumps(results["machine_info"]) for results in topics.values()}
+        assert len(machines) == 1, f"{folder} holds results of several machines: {machines}"
+        machine = json.loads(machines.pop())
+        setting = f"{machine['threads']} threads, Python {machine['python']}, torch {machine['torch']}"
+        cases = {title: _cases(topics.pop(topic)) for topic, title in TITLES.items() if topic in topics}
+        assert not topics, f"no title for {sorted(topics)}"
+        yield f"{machine['device']}, {setting}:", cases
+
+
+def _cases(results: Entry) -> Cases:
+    cases: Cases = {}
     for entry in results["benchmarks"]:
         cases.setdefault(entry["group"], {})[entry["extra_info"]["rival"]] = entry["extra_info"]
+    return cases
+
+
+def _table(title: str, cases: Cases) -> str:
     lines = [
         f"| {title} | recon_engine | PyTorch3D | ratio | others | of the limit |",
         "|---|---|---|---|---|---|",
@@ -86,7 +134,7 @@ def _measures(entry: Entry) -> str:
     if "seconds_each" in entry:
         text += f" ({_time(entry['seconds_each'])} per {entry['each']})"
     if "peak_bytes" in entry:
-        text += f", {entry['peak_bytes'] / 1e6:.3g} MB"
+        text += f", {_memory(entry['peak_bytes'])}"
     return text
 
 
@@ -103,6 +151,10 @@ def _round(ratio: float) -> str:
     return f"{float(f'{ratio:.2g}'):g}"
 
 
+def _memory(size: int) -> str:
+    return f"{size / 1e6:.3g} MB" if size < 1e9 else f"{size / 1e9:.3g} GB"
+
+
 def _time(seconds: float) -> str:
     for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if seconds >= scale:
@@ -111,7 +163,5 @@ def _time(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    assert re.search(f"{BEGIN}.*{END}", text, re.DOTALL), "README.md has lost the markers of its tables"
-    readme.write_text(updated(text))
+    for page in WRITTEN:
+        (ROOT / page).write_text(updated(page), encoding="utf-8")

@@ -85,12 +85,6 @@ def test_every_plot_of_growth_is_shown(generate):
     assert shown
 
 
-def test_the_tables_of_performance_are_those_of_the_readme():
-    text, readme = (DOCS / "performance.md").read_text(encoding="utf-8"), (ROOT / "README.md").read_text("utf-8")
-    for option in ("start-after", "end-before"):
-        assert readme.count(re.search(rf':{option}: "(.*)"', text)[1]) == 1
-
-
 def test_code_in_the_gallery_exists():
     shown = re.findall(r"```\{literalinclude\} (\S+)\n:pyobject: (\w+)", (DOCS / "gallery.md").read_text("utf-8"))
     assert len(shown) > 3
@@ -228,7 +222,7 @@ def test_the_site_builds_without_warnings(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "performance.html").read_text(encoding="utf-8")
-    tables = (ROOT / "README.md").read_text("utf-8").split("benchmarks: begin")[1].split("benchmarks: end")[0]
+    tables = (DOCS / "performance.md").read_text("utf-8")
     assert page.count("<table") == len(re.findall(r"^\|---", tables, re.MULTILINE)) > 5
     fetched = re.findall(r'(?:src|href)="(https?://[^"]+\.(?:js|css|woff2?))"', page)
     assert fetched == []

@@ -20,10 +20,12 @@ def test_the_program_runs():
     assert names["loss"].item() < 0.2
 
 
-def test_the_table_is_that_of_the_results():
+@pytest.mark.parametrize("page", ["README.md", "docs/performance.md"])
+def test_tables_are_those_of_the_results(page):
     table = runpy.run_path(str(ROOT / "benchmarks/table.py"))
-    assert table["updated"](README) == README, "run `make bench-table`"
-    assert "| rasterize_meshes forward" in README
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert table["updated"](page) == text, "run `make bench-table`"
+    assert "| rasterize_meshes forward" in text
 
 
 PAGES = [
@@ -32,6 +34,7 @@ PAGES = [
     "CHANGELOG.md",
     "docs/design.md",
     "docs/parity.md",
+    "docs/performance.md",
     "docs/points.md",
     "docs/quality.md",
 ]
