@@ -54,6 +54,13 @@ def test_the_object_is_found_and_stands_upright(kind, write_capture):
     torch.testing.assert_close(upright(capture) @ upright(capture).T, torch.eye(3, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("kind", KINDS[:-1])
+def test_pictures_that_could_not_be_placed_are_left_out(kind, write_capture):
+    folder = write_capture(kind, height=16, width=16).folder
+    shutil.copy(folder / "images" / "p 00.png", folder / "images" / "p 99.png")
+    assert len(load_capture(folder).names) == 8
+
+
 def test_masks_take_the_place_of_alpha(write_capture):
     cut, masked = write_capture("colmap-binary"), None
     expected = load_capture(cut.folder)

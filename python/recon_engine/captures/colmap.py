@@ -44,7 +44,8 @@ def read_colmap(folder: Path | str) -> CameraFile:
         folder: that holds them, often `sparse/0`.
 
     Returns:
-        A shot for each image, sorted by name. COLMAP does not know which way is up.
+        A shot for each image, sorted by name. COLMAP does not know which way is up, and names no picture that it could
+        not place.
 
     Raises:
         FileNotFoundError: the folder has neither pair of files.
@@ -61,7 +62,7 @@ def read_colmap(folder: Path | str) -> CameraFile:
             shots = [_shot(*image, lenses, cameras.name) for image in images_of(images)]
             if not shots:
                 raise ValueError(f"{images}: expected at least one image, got none")
-            return CameraFile(str(images), sorted(shots), None, None, True)
+            return CameraFile(str(images), sorted(shots, key=lambda shot: shot.name), None, None, False)
     raise FileNotFoundError(
         f"the folder {folder} has no cameras.txt with images.txt, and no cameras.bin with images.bin"
     )

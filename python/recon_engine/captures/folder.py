@@ -95,7 +95,8 @@ def load_capture(
         fov: field of view in degrees, along the longer side, where a CSV has none.
 
     Returns:
-        The pictures in the camera file's order; where it names none or in no order, sorted by name.
+        The pictures in the camera file's order; where it names none or in no order, sorted by name. Pictures that a
+        `transforms.json` or COLMAP does not name, because it could not place them, are left out.
 
     Raises:
         FileNotFoundError: a folder or file is missing; says what was looked for.
