@@ -8,7 +8,14 @@ import torch
 
 from recon_engine.io import load_ply
 from recon_engine.methods._files import load_shape
-from recon_engine.methods.fit_points import FitPointsSettings, fit_points, fit_settings, measure, save_results
+from recon_engine.methods.fit_points import (
+    FitPointsSettings,
+    PointsFit,
+    fit_points,
+    fit_settings,
+    measure,
+    save_results,
+)
 from recon_engine.methods.shapes import create_cube
 from recon_engine.structures import Meshes
 from recon_engine.utils import ico_sphere
@@ -50,6 +57,7 @@ def test_documented_weights():
         ({"learning_rate": 0.0}, "learning_rate must be above 0, got 0.0"),
         ({"momentum": 1.5}, "momentum must be below 1, got 1.5"),
         ({"weight_edge": float("nan")}, "weight_edge must be 0 or more, got nan"),
+        ({"seed": -1}, "seed must be 0 or more, got -1"),
         ({"preset": "deform4"}, "preset must be one of deform1, deform2, deform3, got 'deform4'"),
     ],
 )
@@ -102,6 +110,59 @@ def test_a_mesh_is_sampled(cloud):
     result = fit_points(cube.verts_packed(), cube.faces_packed(), fit_settings(**SMALL, samples=300))
     assert len(result.points) == 20_000
     assert result.measures.chamfer < 0.2 * result.start_measures.chamfer
+
+
+@pytest.mark.parametrize("is_mesh", [False, True])
+def test_a_fit_goes_on_from_its_checkpoint(is_mesh, cloud, tmp_path):
+    cube = create_cube(1)
+    target = (cube.verts_packed(), cube.faces_packed()) if is_mesh else (cloud, None)
+    settings, path = fit_settings(**SMALL, samples=300), tmp_path / "a.checkpoint"
+    whole = fit_points(*target, settings)
+    fit = PointsFit(*target, settings, checkpoint=path)
+    fit._training.checkpoint.seconds = 0.0
+    for step in fit:
+        torch.rand(3)  # the caller's own numbers
+        if step == 12:
+            break
+    stopped = fit.result()
+    assert stopped.interrupted
+    assert stopped.history.length == 13
+    with pytest.raises(ValueError, match=r"a.checkpoint is of a run with samples 300, not 301"):
+        fit_points(*target, fit_settings(**SMALL, samples=301), checkpoint=path)
+    with pytest.raises(ValueError, match=r"with target of \d+ points and \d+ faces, size .*, not of 9 points"):
+        fit_points(target[0][:9], None, settings, checkpoint=path)
+    resumed = fit_points(*target, settings, checkpoint=path)
+    assert not resumed.interrupted
+    assert resumed.history.table() == whole.history.table()
+    assert torch.equal(resumed.mesh.verts_packed(), whole.mesh.verts_packed())
+    assert resumed.measures == whole.measures
+
+
+def test_a_fit_step_by_step(cloud, fitted):
+    fit = PointsFit(cloud, settings=fit_settings(**SMALL))
+    start = fit.mesh()
+    assert torch.equal(start.verts_packed(), fit.start.verts_packed())
+    for step in fit:
+        if step == 5:
+            fit.history.reweigh("chamfer", 0.0)
+        if step == 20:
+            break
+    assert fit.history.length == 21
+    chamfer, expected = (history.table()["chamfer"] for history in (fit.history, fitted.history))
+    assert chamfer[:7] == expected[:7]
+    assert chamfer[20] > 1.2 * expected[20]  # with nothing to pull it
+    verts = fit.mesh().verts_packed()
+    again = fit.result(), fit.result()
+    assert torch.equal(again[0].fitted.verts_packed(), verts)
+    assert again[0].measures == again[1].measures
+
+
+def test_fast_settings_are_close_in_a_second(cloud):
+    settings = fit_settings(fast=True)
+    assert (settings.level, settings.iterations, settings.samples) == (3, 300, 1000)
+    assert fit_settings(fast=True, level=2).level == 2
+    result = fit_points(cloud, settings=settings)
+    assert result.measures.chamfer < 0.03 * result.start_measures.chamfer
 
 
 def test_measures_of_a_sphere_against_a_concentric_one():

@@ -70,14 +70,51 @@ def fit_to_pictures(
         target, source = load_object(mesh, device)
     else:
         source = f"{len(capture.names)} pictures in {images.name if images is not None and images.name else 'a folder'}"
+    options |= {"checkpoint": checkpoint, "show_progress": True}
+
+    def fit() -> Any:
+        if capture is None:
+            return method.from_mesh(target, settings, **options)
+        return method.from_capture(capture, settings, device=device, **options)
+
+    return run_fit(fit, method.save_results, out, overwrite, resume, source, checkpoint)
+
+
+def run_fit(
+    fit: Callable[[], Any],
+    save: Callable[[Any, Path, str], None],
+    out: Path,
+    overwrite: bool,
+    resume: bool,
+    source: str,
+    checkpoint: Path,
+) -> int:
+    """Fit, from the checkpoint if the run is resumed, and save what came of it; what stops that says what is kept.
+
+    Args:
+        fit: returns the result. It keeps its state in the checkpoint.
+        save: writes the result of a source into a folder.
+        out: the results folder.
+        overwrite: begin anew, whatever is there.
+        resume: go on from the checkpoint.
+        source: what was fitted, for the report's title.
+        checkpoint: of `check_checkpoint`.
+
+    Returns:
+        The exit code.
+    """
     if overwrite:
         checkpoint.unlink(missing_ok=True)
-    options |= {"checkpoint": checkpoint, "show_progress": True}
-    if capture is None:
-        result = method.from_mesh(target, settings, **options)
-    else:
-        result = method.from_capture(capture, settings, device=device, **options)
-    return save_run(method.save_results, result, out, overwrite or resume, source, checkpoint)
+    try:
+        return save_run(save, fit(), out, overwrite or resume, source, checkpoint)
+    except KeyboardInterrupt:
+        if not checkpoint.is_file():
+            raise
+        return complain(f"stopped; {checkpoint} keeps the run: --resume goes on", INTERRUPTED)
+    except OSError as error:
+        if not checkpoint.is_file():
+            raise
+        raise OSError(f"{error}; {checkpoint} keeps the run: --resume goes on") from error
 
 
 def save_run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ._runs import check_checkpoint, save_run
+from ._runs import check_checkpoint, run_fit
 
 
 def align(
@@ -75,11 +75,11 @@ def align(
     settings = method.align_settings(rigid=rigid, fast=fast, **changes)
     shapes = method.load_shapes(sources, device) if sources else method.built_in(rigid, device)
     loaded = method.load_shapes(targets, device) if targets else None
-    if overwrite:
-        checkpoint.unlink(missing_ok=True)
-    if loaded is not None:
-        result = method.align(shapes, loaded, settings, checkpoint=checkpoint, show_progress=True)
-    else:
-        result = method.from_shapes(shapes, settings, checkpoint=checkpoint, show_progress=True)
     source = " and ".join(filter(None, [", ".join(shapes.names[:-1]), shapes.names[-1]]))
-    return save_run(method.save_results, result, out, overwrite or resume, source, checkpoint)
+
+    def fit() -> method.AlignResult:
+        if loaded is not None:
+            return method.align(shapes, loaded, settings, checkpoint=checkpoint, show_progress=True)
+        return method.from_shapes(shapes, settings, checkpoint=checkpoint, show_progress=True)
+
+    return run_fit(fit, method.save_results, out, overwrite, resume, source, checkpoint)

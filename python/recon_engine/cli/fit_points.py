@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from ._runs import check_run, live_file, save_run
+from ._runs import check_checkpoint, live_file, run_fit
 
 
 def fit_points(
     file: Annotated[Path, "positional"],
     /,
     *,
-    preset: Literal["deform1", "deform2", "deform3"] = "deform1",
     out: Path = Path("recon-fit-points"),
     overwrite: bool = False,
+    resume: bool = False,
+    preset: Literal["deform1", "deform2", "deform3"] = "deform1",
+    fast: bool = False,
     iters: int | None = None,
     lr: float | None = None,
     level: int | None = None,
@@ -26,22 +28,33 @@ def fit_points(
 
     Args:
         file: the target, OBJ or PLY.
-        preset: deform1 uses all losses, deform2 the chamfer distance alone, deform3 chamfer and edge lengths.
         out: the results folder.
-        overwrite: replace the results folder if it exists.
-        iters: iterations. Default: 2000.
+        overwrite: replace the results folder, and the checkpoint beside it, if they exist.
+        resume: go on from the checkpoint of a run that was stopped or killed; repeat its other options.
+        preset: deform1 uses all losses, deform2 the chamfer distance alone, deform3 chamfer and edge lengths.
+        fast: small and coarse, in a second or two.
+        iters: iterations. Default: 2000, with --fast 300.
         lr: learning rate. Default: 1.
-        level: how often the sphere's triangles are split. Default: 4.
-        samples: points drawn in each iteration. Default: 5000.
+        level: how often the sphere's triangles are split. Default: 4, with --fast 3.
+        samples: points drawn in each iteration. Default: 5000, with --fast 1000.
         seed: decides the drawn points.
         device: cpu, cuda or cuda:N.
     """
-    check_run(out, overwrite, device)
+    checkpoint = check_checkpoint(out, overwrite, resume, device)
     from recon_engine.methods import fit_points as method
     from recon_engine.methods._files import load_shape
 
-    changes = {"iterations": iters, "learning_rate": lr, "level": level, "samples": samples, "seed": seed}
-    settings = method.fit_settings(preset, **changes)
-    verts, faces = load_shape(file)
-    result = method.fit_points(verts.to(device), faces.to(device), settings, show_progress=True, live=live_file(out))
-    return save_run(method.save_results, result, out, overwrite, file.name)
+    changes: dict[str, Any] = {
+        "iterations": iters,
+        "learning_rate": lr,
+        "level": level,
+        "samples": samples,
+        "seed": seed,
+    }
+    settings = method.fit_settings(preset, fast=fast, **changes)
+    verts, faces = (part.to(device) for part in load_shape(file))
+
+    def fit() -> method.FitPointsResult:
+        return method.fit_points(verts, faces, settings, checkpoint=checkpoint, show_progress=True, live=live_file(out))
+
+    return run_fit(fit, method.save_results, out, overwrite, resume, file.name, checkpoint)

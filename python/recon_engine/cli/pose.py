@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ._inputs import load_object
-from ._runs import check_checkpoint, save_run
+from ._runs import check_checkpoint, run_fit
 
 
 def pose(
@@ -77,11 +77,11 @@ def pose(
     settings = method.pose_settings(preset, fast=fast, texture=texture, **changes)
     observed = None if images is None else method.load_pictures(images, settings.image_size, masks)
     mesh, source = load_object(obj, device)
-    if overwrite:
-        checkpoint.unlink(missing_ok=True)
-    if observed is not None:
-        result = method.from_pictures(mesh, observed, settings, checkpoint=checkpoint, show_progress=True)
-    else:
+
+    def fit() -> method.PoseResult:
+        if observed is not None:
+            return method.from_pictures(mesh, observed, settings, checkpoint=checkpoint, show_progress=True)
         count = 1 if frames is None else frames
-        result = method.from_mesh(mesh, settings, frames=count, checkpoint=checkpoint, show_progress=True)
-    return save_run(method.save_results, result, out, overwrite or resume, source, checkpoint)
+        return method.from_mesh(mesh, settings, frames=count, checkpoint=checkpoint, show_progress=True)
+
+    return run_fit(fit, method.save_results, out, overwrite, resume, source, checkpoint)

@@ -151,7 +151,9 @@ class Training:
 
         Raises:
             FloatingPointError: the learning rate was too high.
+            OSError: the checkpoint cannot be written; the one before is kept.
         """
+        self.save()  # a place that cannot hold it is known before any work is done
         for i in self.loop:
             with self.random:
                 self._step(i)

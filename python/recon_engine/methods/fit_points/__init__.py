@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .fit import FitPointsResult, Measures, fit_points, measure
+from .fit import FitPointsResult, Measures, PointsFit, fit_points, measure
 from .results import save_results
 from .settings import FitPointsSettings, fit_settings
 
@@ -10,6 +10,7 @@ __all__ = [
     "FitPointsResult",
     "FitPointsSettings",
     "Measures",
+    "PointsFit",
     "fit_points",
     "fit_settings",
     "measure",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any, Literal
+
+from .._settings import above, at_least, at_most, with_changes
 
 Preset = Literal["deform1", "deform2", "deform3"]
 
@@ -36,42 +37,33 @@ class FitPointsSettings:
     """Decides the drawn points; the same seed gives the same mesh."""
 
     def __post_init__(self) -> None:
-        for name, low in (("level", 0), ("iterations", 1), ("seed", 0), ("samples", 1), ("momentum", 0)):
-            value = getattr(self, name)
-            if not low <= value < math.inf:
-                raise ValueError(f"{name} must be {low} or more, got {value}")
-        for name in ("weight_chamfer", "weight_edge", "weight_normal", "weight_laplacian"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
-        if self.level > 7:
-            raise ValueError(f"level must be 7 or less, got {self.level}")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+        at_least(self, 1, "iterations", "samples")
+        at_least(self, 0, "level", "momentum", "seed")
+        at_least(self, 0, "weight_chamfer", "weight_edge", "weight_normal", "weight_laplacian")
+        above(self, 0, "learning_rate")
+        at_most(self, "level", 7)
         if self.momentum >= 1:
             raise ValueError(f"momentum must be below 1, got {self.momentum}")
 
 
-_PRESETS: dict[str, dict[str, float]] = {
+_PRESETS: dict[str, dict[str, Any]] = {
     "deform1": {},
     "deform2": {"weight_edge": 0.0, "weight_normal": 0.0, "weight_laplacian": 0.0},
     "deform3": {"weight_normal": 0.0, "weight_laplacian": 0.0},
 }
+_FAST: dict[str, Any] = {"level": 3, "iterations": 300, "samples": 1000}
 
 
-def fit_settings(preset: Preset = "deform1", **changes: Any) -> FitPointsSettings:
+def fit_settings(preset: Preset = "deform1", *, fast: bool = False, **changes: Any) -> FitPointsSettings:
     """Settings for `fit_points`.
 
     Args:
         preset: `deform1` uses all four losses, `deform2` the chamfer distance alone, `deform3` chamfer and edges.
-        **changes: fields of `FitPointsSettings`; None keeps the preset's value.
+        fast: a coarse sphere, few points and few iterations: a second or two instead of half a minute.
+        **changes: fields of `FitPointsSettings`; None keeps what preset and `fast` say.
 
     Raises:
         ValueError: a field is out of its range, or the preset is unknown.
+        TypeError: there is no such field.
     """
-    if preset not in _PRESETS:
-        raise ValueError(f"preset must be one of {', '.join(_PRESETS)}, got {preset!r}")
-    unknown = sorted(set(changes) - {field.name for field in fields(FitPointsSettings)})
-    if unknown:
-        raise TypeError(f"FitPointsSettings has no field {unknown[0]!r}")
-    given = {name: value for name, value in changes.items() if value is not None}
-    return replace(FitPointsSettings(), **{**_PRESETS[preset], **given})
+    return with_changes(FitPointsSettings, _PRESETS, preset, _FAST if fast else {}, changes)
