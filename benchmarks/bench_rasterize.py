@@ -116,14 +116,14 @@ def _silhouette() -> Functions:
 
 def _build_iteration() -> Functions:
     """One step of `recon build` as it starts by default: two views, four losses, gradients, optimiser."""
-    from recon_engine.methods.build import Views, fit, settings
+    from recon_engine.methods.build import Views, mesh_settings, normalize, silhouettes
     from recon_engine.methods.shapes import building, create_cube
 
-    options = settings.mesh_settings()
-    target, _ = fit.normalize(building(), "building")
+    options = mesh_settings()
+    target, _ = normalize(building(), "building")
     start = create_cube(options.level)
     views = Views(torch.tensor([20.0, 40.0]), torch.tensor([-60.0, 100.0]), options.distance, 24.0)
-    targets = fit.silhouettes(target, views, options).to(DEVICE)
+    targets = silhouettes(target, views, options).to(DEVICE)
     R, T = views.rotation_translation(DEVICE)
 
     def make(package: str) -> Callable[[], Tensor]:

@@ -628,10 +628,20 @@ def test_ctrl_c_saves_what_was_reached(tmp_path):
     assert "was stopped after" in (tmp_path / "recon-demo" / "report.html").read_text()
 
 
-@pytest.mark.parametrize(("command", "size"), [("volume", "--resolution=8"), ("fit-views", "--level=1")])
-def test_a_stopped_run_goes_on(command, size, tmp_path):
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("build", ["--obj", "../cube.obj", "--level=1"]),
+        ("volume", ["--fast", "--resolution=8"]),
+        ("fit-views", ["--fast", "--level=1"]),
+    ],
+)
+def test_a_stopped_run_goes_on(command, options, tmp_path):
     """Ctrl-C leaves results and a checkpoint; what goes on from it ends like a run that nobody stopped."""
-    arguments = [command, "--fast", "--views", "4", "--image-size", "16", size, "--iters", "400"]
+    (tmp_path / "cube.obj").write_text(CUBE)
+    tmp_path = tmp_path / "runs"
+    tmp_path.mkdir()
+    arguments = [command, *options, "--views", "4", "--image-size", "16", "--iters", "400"]
     out = f"recon-{command}"
     process = start(arguments, tmp_path)
     shown, began = "", time.monotonic()

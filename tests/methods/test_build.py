@@ -8,13 +8,17 @@ import torch
 
 from recon_engine.captures import load_capture
 from recon_engine.io import load_obj
+from recon_engine.methods._live import read_live
 from recon_engine.methods.build import (
+    BuildFit,
     BuildSettings,
     Cutouts,
+    Outlines,
     Views,
     from_capture,
     from_images,
     from_mesh,
+    from_meshes,
     image_settings,
     load_angles,
     mesh_settings,
@@ -91,7 +95,7 @@ def test_normalize_and_back():
     moved = Meshes([cube.verts_packed() * torch.tensor([4.0, 2.0, 1.0]) + 7], [cube.faces_packed()])
     fitted, frame = normalize(moved, "target")
     torch.testing.assert_close(fitted.verts_packed().amax(0), torch.tensor([0.5, 0.25, 0.125]))
-    torch.testing.assert_close(frame.undo(fitted).verts_packed(), moved.verts_packed())
+    torch.testing.assert_close(frame.undo(fitted.verts_packed()), moved.verts_packed())
 
 
 def broken(value: float) -> Meshes:
@@ -151,6 +155,117 @@ def test_the_same_seed_gives_the_same_mesh(house, built):
     assert again.chamfer == built.chamfer
     other = from_mesh(house, mesh_settings(**SMALL, seed=1))
     assert not torch.equal(other.mesh.verts_packed(), built.mesh.verts_packed())
+
+
+def test_a_fit_can_be_watched_stopped_and_changed(house, built, tmp_path):
+    """What the caller draws between steps changes nothing; the weight of a loss does from there on."""
+    settings, path = mesh_settings(**SMALL), tmp_path / "a.live"
+    fit = BuildFit.to_mesh(house, settings, live=path)
+    for step in fit:
+        assert len(fit.history.rows()) == step + 1
+        if step == 0:
+            kept = read_live(path)
+            assert (kept["step"], kept["steps"]) == (1, 20)
+            torch.testing.assert_close(kept["verts"], fit.result().mesh.verts_packed())
+        torch.rand(3)
+    assert torch.equal(fit.mesh().verts_packed(), built.fitted.verts_packed())
+
+    fit = BuildFit.to_mesh(house, settings)
+    for step in fit:
+        if step == 5:
+            fit.history.reweigh("edge", 100.0)
+        if step == 8:
+            break
+    result = fit.result()
+    assert (result.history.length, result.interrupted) == (9, True)
+    table, expected = result.history.table(), built.history.table()
+    assert table["edge"][:7] == expected["edge"][:7]
+    assert table["edge"][-1] < expected["edge"][8]
+    assert list(fit) == list(range(9, 20))
+    with pytest.raises(ValueError, match="name must be one of silhouette, edge, normal, laplacian, got 'edges'"):
+        fit.history.reweigh("edges", 1.0)
+
+
+def test_losses_may_be_replaced(house, built):
+    class Small(BuildFit):
+        def losses(self, generator):
+            first, *others = super().losses(generator)
+            return (lambda: first() + self.model.meshes()[0].verts_packed().square().mean(), *others)
+
+    small = Small.to_mesh(house, mesh_settings(**SMALL))
+    for _ in small:
+        pass
+    assert small.mesh().verts_packed().norm() < built.fitted.verts_packed().norm()
+
+
+def test_a_fit_goes_on_from_its_checkpoint(house, built, tmp_path):
+    path = tmp_path / "a.checkpoint"
+    fit = BuildFit.to_mesh(house, built.settings, checkpoint=path)
+    fit._training.checkpoint.seconds = 0.0
+    for step in fit:
+        if step == 11:
+            break  # as a run that is killed, after the state was kept
+    with pytest.raises(ValueError, match=r"is of a run with iterations 20, not 30"):
+        from_mesh(house, mesh_settings(**{**SMALL, "iterations": 30}), checkpoint=path)
+    with pytest.raises(ValueError, match=r"is of a run with target a mesh with checksum"):
+        from_mesh(house.scale_verts(2.0), built.settings, checkpoint=path)
+    resumed = from_mesh(house, built.settings, checkpoint=path)
+    assert resumed.history.table() == built.history.table()
+    assert torch.equal(resumed.mesh.verts_packed(), built.mesh.verts_packed())
+    assert not resumed.interrupted
+    whole = from_mesh(house, built.settings, checkpoint=path)
+    assert torch.equal(whole.mesh.verts_packed(), built.mesh.verts_packed())
+
+
+def test_a_fit_that_moves_cameras_goes_on_from_its_checkpoint(house, tmp_path):
+    pictures, elevation, azimuth = cutouts(house)
+    settings = mesh_settings(iterations=20, image_size=32, level=2, sigma=1e-3, refine_cameras=True)
+    path = tmp_path / "a.checkpoint"
+    whole = from_images(pictures, elevation, azimuth + 5, settings)
+    assert not torch.equal(whole.views.azimuth, whole.given.azimuth)
+    fit = BuildFit.to_images(pictures, elevation, azimuth + 5, settings, checkpoint=path)
+    fit._training.checkpoint.seconds = 0.0
+    for step in fit:
+        if step == 11:
+            break
+    with pytest.raises(ValueError, match=r"is of a run with target 6 pictures with checksum"):
+        from_images(pictures, elevation, azimuth, settings, checkpoint=path)
+    resumed = from_images(pictures, elevation, azimuth + 5, settings, checkpoint=path)
+    assert torch.equal(resumed.mesh.verts_packed(), whole.mesh.verts_packed())
+    assert torch.equal(resumed.views.azimuth, whole.views.azimuth)
+
+
+def test_objects_that_are_fitted_together_end_as_each_would_alone(house, built, tmp_path):
+    """Two of them, one with another scale and so another field of view."""
+    verts = house.verts_packed() * torch.tensor([3.0, 1.0, 2.0])
+    objects = [house, Meshes([verts], [house.faces_packed()])]
+    settings, path = mesh_settings(**SMALL), tmp_path / "a.checkpoint"
+    together = from_meshes(objects, settings)
+    for got, alone in zip(together, (built, from_mesh(objects[1], settings)), strict=True):
+        torch.testing.assert_close(got.mesh.verts_packed(), alone.mesh.verts_packed(), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(got.iou, alone.iou, rtol=0, atol=1e-3)
+        assert got.chamfer == pytest.approx(alone.chamfer, rel=1e-3)
+        for name, values in alone.history.table().items():
+            assert got.history.table()[name] == pytest.approx(values, rel=1e-4)
+
+    fit = BuildFit.to_meshes(objects, settings, checkpoint=path)
+    for step in fit:
+        if step == 3:
+            fit.history.reweigh("edge", 0.0)
+            break
+    assert fit.history.weights.tolist() == pytest.approx([1.0, 0.0, 0.01, 1.0] * 2)
+    tables = [result.history.table() for result in fit.results()]
+    mean = [sum(values) / 2 for values in zip(*(table["total"] for table in tables), strict=True)]
+    assert fit.history.table()["total"] == pytest.approx(mean)
+
+
+def test_objects_that_cannot_be_fitted_together(house):
+    settings = mesh_settings(**SMALL)
+    outlines = [Outlines.of_mesh(house, mesh_settings(**{**SMALL, "views": views})) for views in (3, 4)]
+    with pytest.raises(ValueError, match=r"one or more objects in equal numbers of views, got \[3, 4\]"):
+        BuildFit(outlines, settings)
+    with pytest.raises(ValueError, match="one or more objects in equal numbers of views, got none"):
+        from_meshes([], settings)
 
 
 def cutouts(house: Meshes) -> tuple[Cutouts, torch.Tensor, torch.Tensor]:

@@ -239,8 +239,9 @@ def test_a_running_fit_shows_its_mesh(tmp_path):
     mesh = scene.things["mesh"]
     assert (mesh.verts_packed().mean(0) - CENTER).norm() < SCALE
     assert not list(tmp_path.glob("*.part"))
-    build.from_mesh(building(), build.mesh_settings(iterations=2, views=2, image_size=16, level=0), live=live)
-    assert read_scene(live).steps == 2
+    settings = build.mesh_settings(iterations=2, views=2, image_size=16, level=0)
+    build.from_mesh(building(), settings, live=live, checkpoint=tmp_path / "run.checkpoint")
+    assert read_scene(tmp_path / "run").steps == 2
 
 
 def test_a_command_shows_itself_and_cleans_up(tmp_path, monkeypatch):

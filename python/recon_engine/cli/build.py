@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ._inputs import load_pictures
-from ._runs import check_run, live_file, save_run
+from ._runs import check_checkpoint, live_file, save_run
 
 
 def build(
@@ -20,6 +22,7 @@ def build(
     refine_cameras: bool = False,
     out: Path = Path("recon-build"),
     overwrite: bool = False,
+    resume: bool = False,
     preset: Literal["framed", "documented"] = "framed",
     start: Literal["cube", "sphere"] | None = None,
     views: int | None = None,
@@ -44,7 +47,8 @@ def build(
         init: with --angles: the mesh to start from, instead of --start.
         refine_cameras: with --angles: they were estimated; move the cameras together with the shape.
         out: the results folder.
-        overwrite: replace the results folder if it exists.
+        overwrite: replace the results folder, and the checkpoint beside it, if they exist.
+        resume: go on from the checkpoint of a run that was stopped or killed; repeat its other options.
         preset: `documented` keeps every documented value; `framed` changes only what the cameras see.
         start: the shape to deform. Default: cube.
         views: cameras around the mesh. Default: 20.
@@ -81,32 +85,26 @@ def build(
         "refine_cameras": refine_cameras,
         "seed": seed,
     }
-    check_run(out, overwrite, device)
+    checkpoint = check_checkpoint(out, overwrite, resume, device)
     from recon_engine.methods import build as method
     from recon_engine.methods._files import load_mesh
 
-    if obj is not None:
-        settings = method.mesh_settings(preset, **changes)
-        result = method.from_mesh(load_mesh(obj, device), settings, show_progress=True, live=live_file(out))
-        return save_run(method.save_results, result, out, overwrite, obj.name)
-    assert images is not None
-    if angles is None:
-        settings = method.mesh_settings(preset, **changes)
-        capture = load_pictures(images, cameras, masks, settings.image_size)
-        result = method.from_capture(capture, settings, show_progress=True, live=live_file(out), device=device)
-        return save_run(method.save_results, result, out, overwrite, f"{len(capture.names)} pictures in {images.name}")
     # The documented 100 iterations on pictures refine a mesh; a cube or a sphere needs those of the first step.
     settings = (method.mesh_settings if init is None else method.image_settings)(preset, **changes)
-    cutouts = method.load_cutouts(images, settings.image_size)
-    elevation, azimuth = method.match_angles(cutouts.names, method.load_angles(angles), str(angles))
-    result = method.from_images(
-        cutouts,
-        elevation,
-        azimuth,
-        settings,
-        init=None if init is None else load_mesh(init, device),
-        show_progress=True,
-        live=live_file(out),
-        device=device,
-    )
-    return save_run(method.save_results, result, out, overwrite, f"{len(cutouts.names)} pictures in {images.name}")
+    options: dict[str, Any] = {"checkpoint": checkpoint, "show_progress": True, "live": live_file(out)}
+    fit: Callable[[], Any]
+    if obj is not None:
+        source, fit = obj.name, partial(method.from_mesh, load_mesh(obj, device), settings, **options)
+    elif images is not None and angles is None:
+        capture = load_pictures(images, cameras, masks, settings.image_size)
+        source = f"{len(capture.names)} pictures in {images.name}"
+        fit = partial(method.from_capture, capture, settings, device=device, **options)
+    elif images is not None and angles is not None:
+        cutouts = method.load_cutouts(images, settings.image_size)
+        elevation, azimuth = method.match_angles(cutouts.names, method.load_angles(angles), str(angles))
+        source, given = f"{len(cutouts.names)} pictures in {images.name}", (cutouts, elevation, azimuth)
+        shape = None if init is None else load_mesh(init, device)
+        fit = partial(method.from_images, *given, settings, init=shape, device=device, **options)
+    if overwrite:
+        checkpoint.unlink(missing_ok=True)
+    return save_run(method.save_results, fit(), out, overwrite or resume, source, checkpoint)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from recon_engine.captures import Capture, object_sphere, upright
 from recon_engine.renderer import PerspectiveCameras
 
+from ._train import checksum
 from ._views import CameraSettings, Frame, Pictures, Subject
 
 _MARGIN = 1.05  # around the object, of the rays that pass it
@@ -37,11 +37,8 @@ def of_capture(capture: Capture, device: torch.device | str = "cpu") -> Subject:
     views = _pictures(moved, ~capture.is_held_out, device)
     held_out = _pictures(moved, capture.is_held_out, device) if bool(capture.is_held_out.any()) else views
     frame = Frame(center.float().to(device), radius, rotation.float().to(device))
-    numbers = (capture.R, capture.T, capture.focal, capture.principal, capture.rgba, capture.is_held_out)
-    digest = 0
-    for values in numbers:
-        digest = zlib.crc32(values.contiguous().numpy().tobytes(), digest)
-    return Subject(views, held_out, frame, None, f"{len(capture.names)} pictures with checksum {digest:08x}")
+    digest = checksum(capture.R, capture.T, capture.focal, capture.principal, capture.rgba, capture.is_held_out)
+    return Subject(views, held_out, frame, None, f"{len(capture.names)} pictures with checksum {digest}")
 
 
 def settings_of(subject: Subject, settings: _Settings) -> _Settings:

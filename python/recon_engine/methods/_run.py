@@ -145,11 +145,13 @@ class History:
             ValueError: there is no such loss, or the weight is below 0 or not finite.
         """
         if name not in self.columns:
-            raise ValueError(f"name must be one of {', '.join(self.columns)}, got {name!r}")
+            raise ValueError(f"name must be one of {', '.join(dict.fromkeys(self.columns))}, got {name!r}")
         if not 0 <= weight < float("inf"):
             raise ValueError(f"weight must be 0 or more, got {weight}")
-        self.weights[self.columns.index(name)] = weight
-        self._used[self.columns.index(name)] = weight > 0
+        for i, column in enumerate(self.columns):
+            if column == name:
+                self.weights[i] = weight
+                self._used[i] = weight > 0
 
     def rows(self) -> Tensor:
         """(length, columns) as recorded, on the CPU."""

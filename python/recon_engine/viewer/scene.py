@@ -62,6 +62,9 @@ def read_scene(path: Path | str) -> Scene:
     if path.is_file():
         return _read_file(path)
     newest = max((p for p in sources(path) if p.exists()), key=lambda p: p.stat().st_mtime_ns, default=None)
+    live = path.with_name(path.name + LIVE)
+    if newest is not None and newest.suffix == CHECKPOINT and live.exists():
+        newest = live  # of the same run, at the object's place, and written more often
     if newest is None:
         if path.is_dir():
             raise ValueError(f"the folder {path} holds no results: no metrics.json")

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 from .cameras import CameraOffsets, CapturedViews, Views
-from .fit import (
-    BuildResult,
-    Frame,
-    from_capture,
-    from_images,
-    from_mesh,
-    normalize,
-    silhouette_iou,
-    silhouettes,
-)
+from .fit import BuildFit, BuildResult, from_capture, from_images, from_mesh, from_meshes
 from .images import Angles, Cutouts, load_angles, load_cutouts, match_angles
+from .outlines import Outlines, normalize, silhouette_iou, silhouettes
 from .results import save_results
 from .settings import BuildSettings, image_settings, mesh_settings
 
 __all__ = [
     "Angles",
+    "BuildFit",
     "BuildResult",
     "BuildSettings",
     "CameraOffsets",
     "CapturedViews",
     "Cutouts",
-    "Frame",
+    "Outlines",
     "Views",
     "from_capture",
     "from_images",
     "from_mesh",
+    "from_meshes",
     "image_settings",
     "load_angles",
     "load_cutouts",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,9 +39,10 @@ class Views:
         R, T = look_at_view_transform(self.distance, self.elevation, self.azimuth, device=self.elevation.device)
         return R.to(device), T.to(device)
 
-    def cameras(self, R: Tensor, T: Tensor, numbers: Tensor) -> Cameras:
-        """The cameras of some views, whose numbers (n,) are given, with R (n, 3, 3) and T (n, 3)."""
-        return FoVPerspectiveCameras(R=R, T=T, fov=self.fov, device=R.device)
+    def cameras(self, device: torch.device | str = "cpu") -> Cameras:
+        """The N cameras."""
+        R, T = self.rotation_translation(device)
+        return FoVPerspectiveCameras(R=R, T=T, fov=self.fov, device=device)
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,10 @@ class CapturedViews(Views):
         """R (N, 3, 3) and T (N, 3) of the cameras."""
         return self.captured.R.to(device), self.captured.T.to(device)
 
-    def cameras(self, R: Tensor, T: Tensor, numbers: Tensor) -> Cameras:
-        """The cameras of some views; see `Views`."""
-        lens: Any = self.captured[numbers.to(self.captured.device)]
-        return PerspectiveCameras(
-            lens.focal_length, lens.principal_point, R, T, device=R.device, in_ndc=False, image_size=lens.image_size
-        )
+    def cameras(self, device: torch.device | str = "cpu") -> Cameras:
+        """The N cameras."""
+        cameras: Cameras = self.captured.to(device)
+        return cameras
 
 
 class CameraOffsets(torch.nn.Module):

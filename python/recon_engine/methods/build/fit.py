@@ -6,50 +6,35 @@ has a gradient for every vertex; edge length, normal consistency and a Laplacian
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from recon_engine.captures import Capture
 from recon_engine.loss import mesh_edge_loss, mesh_laplacian_smoothing, mesh_normal_consistency
-from recon_engine.renderer import (
-    BlendParams,
-    MeshRasterizer,
-    MeshRenderer,
-    RasterizationSettings,
-    SoftSilhouetteShader,
-)
+from recon_engine.renderer.camera_utils import join_cameras_as_batch
 from recon_engine.structures import Meshes
 from recon_engine.utils import ico_sphere
 
-from .._captured import of_capture
 from .._live import Live
-from .._run import History, Loop, seeded
+from .._run import History, OwnRandom, seeded
 from .._surface import mean_square_to_nearest, surface_points
+from .._train import Checkpoint, Training
+from .._views import Frame
 from ..shapes import create_cube
-from .cameras import CAPTURED_RADIUS, CameraOffsets, Views, captured_views
+from .cameras import CameraOffsets, Views
 from .images import Cutouts
+from .model import DeformedMeshes
+from .outlines import Outlines, silhouette_iou, silhouette_renderer, silhouettes
 from .settings import BuildSettings, image_settings, mesh_settings
 
 LOSSES = ("silhouette", "edge", "normal", "laplacian")
 _CHAMFER_POINTS = 10_000
-_RENDER_VIEWS = 8  # silhouettes in one rendering when nothing is learnt: bounds the memory
-
-
-class Frame(NamedTuple):
-    """Where an object was before it was centred and scaled for the fit: x_object = x_fit * scale + center."""
-
-    center: Tensor
-    scale: float
-
-    def undo(self, mesh: Meshes) -> Meshes:
-        """The mesh at the object's place and scale."""
-        return mesh.update_padded(mesh.verts_padded() * self.scale + self.center)
 
 
 @dataclass(frozen=True)
@@ -59,7 +44,7 @@ class BuildResult:
     Fields:
         mesh: the reconstruction, at the input's place and scale.
         fitted: the same in the units of the fit.
-        rotation: (3, 3), x_mesh = (x_fitted rotation) * scale + center; the identity but for captures.
+        frame: where those are: x_mesh = (x_fitted rotation) * scale + center.
         start: what it started from, in the units of the fit.
         start_name: the same in words.
         target: the input mesh in the units of the fit; None when the input was pictures.
@@ -70,18 +55,18 @@ class BuildResult:
         silhouettes: (N, S, S) silhouettes of the reconstruction.
         iou: (N,) intersection over union of the two, both cut at one half.
         start_iou: (N,) the same for the start.
-        unseen_iou: mean of the same over views that the fit never saw; None when the input was pictures.
+        unseen_iou: mean of the same over views that the fit never saw; None where there are none.
         chamfer: mean squared distance between 10,000 points on either surface and the other's nearest, both ways
             added, in the units of the fit; None when the input was pictures.
         history: the losses of every iteration.
         settings: what it was made with.
-        interrupted: Ctrl-C ended it early.
-        seconds: how long the iterations took.
+        interrupted: it ended before the last iteration.
+        seconds: how long the iterations took, those of all objects that were fitted together.
     """
 
     mesh: Meshes
     fitted: Meshes
-    rotation: Tensor
+    frame: Frame
     start: Meshes
     start_name: str
     target: Meshes | None
@@ -100,10 +85,237 @@ class BuildResult:
     seconds: float
 
 
+class JointHistory(History):
+    """The losses of objects that are fitted together: the columns of the first object, then those of the next.
+
+    The total is the sum of the objects' totals, so that each object has the gradient that it would have alone.
+    """
+
+    def __init__(self, objects: int, settings: BuildSettings, device: torch.device | str) -> None:
+        weights = [getattr(settings, f"weight_{name}") for name in LOSSES]
+        super().__init__(LOSSES * objects, weights * objects, settings.iterations, device)
+
+    def of(self, i: int) -> History:
+        """The losses of one object."""
+        own = slice(i * len(LOSSES), (i + 1) * len(LOSSES))
+        history = History(LOSSES, self.weights[own].tolist(), self.planned)
+        history.restore(self.rows()[:, own])
+        return history
+
+    def table(self) -> dict[str, list[float]]:
+        """The means of the objects' tables."""
+        tables = [self.of(i).table() for i in range(len(self.columns) // len(LOSSES))]
+        return {name: torch.tensor([table[name] for table in tables]).mean(0).tolist() for name in tables[0]}
+
+
+class BuildFit:
+    """A reconstruction step by step: iterate over it, look at `mesh()`, stop when you like, and ask for `result()`.
+
+    Between steps `history.reweigh` changes the weight of a loss; a class derived from this one may compute other
+    `losses`. Several objects are deformed together, with one rendering for a step, and end as each would alone.
+
+    Args:
+        outlines: of each object, with equal numbers of views.
+        settings: what decides the fit.
+        checkpoint: a file that the state is kept in every half minute and at the end. Where it exists the fit goes on
+            from it, and ends as if it had not been stopped.
+        show_progress: draw a progress bar.
+        live: a file that the first object's mesh is written to every second, for `recon view`.
+
+    Attributes:
+        model: the meshes, whose vertices may be moved.
+        history: the losses so far, of all objects.
+
+    Raises:
+        ValueError: no object, numbers of views that differ, or a checkpoint of another run.
+
+    Example:
+        >>> from recon_engine.methods.shapes import building
+        >>> fit = BuildFit.to_mesh(building(), mesh_settings(iterations=3, level=2, image_size=32))
+        >>> [step for step in fit]
+        [0, 1, 2]
+        >>> len(fit.mesh().verts_packed())
+        98
+    """
+
+    def __init__(
+        self,
+        outlines: Sequence[Outlines],
+        settings: BuildSettings,
+        *,
+        checkpoint: Path | None = None,
+        show_progress: bool = False,
+        live: Path | None = None,
+    ) -> None:
+        counts = {len(each.views) for each in outlines}
+        if len(counts) != 1:
+            raise ValueError(
+                f"outlines must be of one or more objects in equal numbers of views, got {sorted(counts) or 'none'}"
+            )
+        self.outlines, self.settings = list(outlines), settings
+        self.device = outlines[0].silhouettes.device
+        self._starts = [_start(settings, self.device) if each.init is None else each.init for each in outlines]
+        self.model = DeformedMeshes(self._starts)
+        self.history = JointHistory(len(outlines), settings, self.device)
+        self._renderer = silhouette_renderer(settings, self.device)
+        self._targets = torch.stack([each.silhouettes for each in outlines])
+        self._cameras = join_cameras_as_batch([each.views.cameras(self.device) for each in outlines])
+        self._found = [CameraOffsets(each.views, self.device) for each in outlines if settings.refine_cameras]
+        self._live = Live(live, settings.iterations, self.outlines[0].placed)
+        optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.SGD(self.model.parameters(), lr=settings.learning_rate, momentum=settings.momentum)
+        ]
+        offsets = torch.nn.ModuleList(self._found)
+        if self._found:
+            optimizers.append(torch.optim.Adam(offsets.parameters(), lr=settings.camera_rate))
+        self._training = Training(
+            torch.nn.ModuleList([self.model, offsets]),
+            optimizers,
+            self.losses,
+            self.history,
+            OwnRandom(settings.seed, self.device),
+            Checkpoint(
+                checkpoint,
+                {"method": "build", "target": ", ".join(each.about for each in outlines), **asdict(settings)},
+            ),
+            iterations=settings.iterations,
+            label="reconstructing",
+            show_progress=show_progress,
+            before=self._begin,
+        )
+
+    @classmethod
+    def to_mesh(cls, target: Meshes, settings: BuildSettings | None = None, **options: Any) -> BuildFit:
+        """A fit to silhouettes of a mesh; see `from_mesh`."""
+        return cls.to_meshes([target], settings, **options)
+
+    @classmethod
+    def to_meshes(cls, targets: Sequence[Meshes], settings: BuildSettings | None = None, **options: Any) -> BuildFit:
+        """A fit to silhouettes of several meshes; see `from_meshes`."""
+        settings = mesh_settings() if settings is None else settings
+        return cls([Outlines.of_mesh(target, settings) for target in targets], settings, **options)
+
+    @classmethod
+    def to_images(
+        cls,
+        cutouts: Cutouts,
+        elevation: Tensor,
+        azimuth: Tensor,
+        settings: BuildSettings | None = None,
+        *,
+        init: Meshes | None = None,
+        device: torch.device | str = "cpu",
+        **options: Any,
+    ) -> BuildFit:
+        """A fit to cut-out photographs; see `from_images`."""
+        if settings is None:
+            settings = mesh_settings() if init is None else image_settings()
+        return cls([Outlines.of_cutouts(cutouts, elevation, azimuth, settings, init, device)], settings, **options)
+
+    @classmethod
+    def to_capture(
+        cls,
+        capture: Capture,
+        settings: BuildSettings | None = None,
+        *,
+        device: torch.device | str = "cpu",
+        **options: Any,
+    ) -> BuildFit:
+        """A fit to pictures whose cameras are known; see `from_capture`."""
+        settings = mesh_settings() if settings is None else settings
+        return cls([Outlines.of_capture(capture, settings, device)], settings, **options)
+
+    def __iter__(self) -> Iterator[int]:
+        """The numbers of the steps that are left, each after it was made. Ctrl-C ends them after the current one.
+
+        Raises:
+            FloatingPointError: the learning rate was too high.
+        """
+        for step in self._training:
+            if self._live.path is not None:
+                self._live.show(self.mesh(), self.history)
+            yield step
+
+    def _begin(self, step: int) -> None:
+        """What changes with the number of a step."""
+        rate = self.settings.camera_rate_at(step)
+        for optimizer in self._training.optimizers[1:]:
+            optimizer.param_groups[0]["lr"] = rate
+        if rate > 0:
+            self._cameras = join_cameras_as_batch([found().cameras(self.device) for found in self._found])
+
+    def losses(self, generator: torch.Generator) -> Sequence[Callable[[], Tensor]]:
+        """The losses of one step, those of `LOSSES` for each object, each as a function that computes it.
+
+        Args:
+            generator: draws the views.
+        """
+        objects, views = self._targets.shape[:2]
+        count = min(self.settings.views_per_iteration or views, views)
+        picked = torch.randperm(views, generator=generator)[:count].to(self.device)
+        first = torch.arange(objects, device=self.device)[:, None] * views
+        alpha = self._renderer(self.model.copies(count), cameras=self._cameras[(first + picked).flatten()])[..., 3]
+        shown, meshes = alpha.unflatten(0, (objects, count)), self.model.meshes()
+        return [
+            loss
+            for mesh, got, expected in zip(meshes, shown, self._targets[:, picked], strict=True)
+            for loss in (
+                partial(_mean_squared_difference, got, expected),
+                partial(mesh_edge_loss, mesh),
+                partial(mesh_normal_consistency, mesh),
+                partial(mesh_laplacian_smoothing, mesh, method="uniform"),
+            )
+        ]
+
+    def mesh(self, i: int = 0) -> Meshes:
+        """The mesh of an object as it is now, in the units of the fit; without gradients."""
+        with torch.no_grad():
+            return self.model.meshes()[i].detach()
+
+    def result(self, i: int = 0) -> BuildResult:
+        """What was reached so far for an object."""
+        outlines, start, fitted = self.outlines[i], self._starts[i], self.mesh(i)
+        with torch.no_grad():
+            views = self._found[i]() if self._found else outlines.views
+        see = partial(silhouettes, settings=self.settings)
+        shown = see(fitted, views)
+        unseen = chamfer = None
+        if outlines.unseen is not None:
+            unseen = float(silhouette_iou(see(fitted, outlines.unseen[0]), outlines.unseen[1]).mean())
+        if outlines.mesh is not None:
+            chamfer = surface_chamfer(fitted, outlines.mesh, self.settings.seed)
+        return BuildResult(
+            mesh=outlines.placed(fitted),
+            fitted=fitted,
+            frame=outlines.frame,
+            start=start,
+            start_name=f"a {self.settings.start}" if outlines.init is None else "the given mesh",
+            target=outlines.mesh,
+            names=outlines.names,
+            views=views,
+            given=outlines.views,
+            targets=outlines.silhouettes,
+            silhouettes=shown,
+            iou=silhouette_iou(shown, outlines.silhouettes),
+            start_iou=silhouette_iou(see(start, outlines.views), outlines.silhouettes),
+            unseen_iou=unseen,
+            chamfer=chamfer,
+            history=self.history.of(i),
+            settings=self.settings,
+            interrupted=self.history.length < self.settings.iterations,
+            seconds=self._training.loop.seconds,
+        )
+
+    def results(self) -> list[BuildResult]:
+        """What was reached so far for each object."""
+        return [self.result(i) for i in range(len(self.outlines))]
+
+
 def from_mesh(
     target: Meshes,
     settings: BuildSettings | None = None,
     *,
+    checkpoint: Path | None = None,
     show_progress: bool = False,
     live: Path | None = None,
 ) -> BuildResult:
@@ -112,6 +324,8 @@ def from_mesh(
     Args:
         target: one mesh. It is centred and scaled to half extent 0.5 first; the result is put back at its scale.
         settings: `mesh_settings()` when not given.
+        checkpoint: a file that the state is kept in every half minute and at the end. Where it exists the fit goes on
+            from it, and ends as if it had not been stopped.
         show_progress: draw a progress bar.
         live: a file that the mesh is written to every second, for `recon view`.
 
@@ -119,47 +333,37 @@ def from_mesh(
         The reconstruction and its measures. The same seed gives the same mesh.
 
     Raises:
-        ValueError: not exactly one mesh, or one that is empty, flat to a point, or not finite; cameras to be refined.
+        ValueError: not exactly one mesh, or one that is empty, flat to a point, or not finite; cameras to be refined;
+            a checkpoint of another run.
         FloatingPointError: the learning rate was too high.
     """
-    settings = mesh_settings() if settings is None else settings
-    if settings.refine_cameras:
-        raise ValueError("refine_cameras goes with pictures: the cameras of rendered silhouettes are known")
-    target, frame = normalize(target, "target")
-    fov = _framing_fov(target, settings.distance) if settings.fov is None else settings.fov
-    views = Views(
-        torch.linspace(0, 360, settings.views), torch.linspace(-180, 180, settings.views), settings.distance, fov
-    )
-    names = [f"view {i + 1}" for i in range(len(views))]
-    targets = silhouettes(target, views, settings)
-    start = _start(settings, target.device)
-    shown = Live(live, settings.iterations, frame.undo)
-    fitted, _, history, loop = _fit(start, targets, views, settings, show_progress, shown)
-    unseen = Views(torch.full((12,), 20.0), torch.linspace(-165, 165, 12), settings.distance, fov)
-    rendered = silhouettes(fitted, views, settings)
-    return BuildResult(
-        mesh=frame.undo(fitted),
-        fitted=fitted,
-        rotation=torch.eye(3).to(fitted.device),
-        start=start,
-        start_name=f"a {settings.start}",
-        target=target,
-        names=names,
-        views=views,
-        given=views,
-        targets=targets,
-        silhouettes=rendered,
-        iou=silhouette_iou(rendered, targets),
-        start_iou=silhouette_iou(silhouettes(start, views, settings), targets),
-        unseen_iou=float(
-            silhouette_iou(silhouettes(fitted, unseen, settings), silhouettes(target, unseen, settings)).mean()
-        ),
-        chamfer=surface_chamfer(fitted, target, settings.seed),
-        history=history,
-        settings=settings,
-        interrupted=loop.interrupted,
-        seconds=loop.seconds,
-    )
+    fit = BuildFit.to_mesh(target, settings, checkpoint=checkpoint, show_progress=show_progress, live=live)
+    return _whole(fit).result()
+
+
+def from_meshes(
+    targets: Sequence[Meshes],
+    settings: BuildSettings | None = None,
+    *,
+    checkpoint: Path | None = None,
+    show_progress: bool = False,
+) -> list[BuildResult]:
+    """Reconstruct several meshes together: all are deformed in one batch, with one rendering for a step.
+
+    Args:
+        targets: one or more meshes, one in each.
+        settings: for all of them; `mesh_settings()` when not given.
+        checkpoint: see `from_mesh`.
+        show_progress: draw a progress bar.
+
+    Returns:
+        For each mesh what `from_mesh` gives, but for rounding. The seconds are those of all together.
+
+    Raises:
+        ValueError: see `from_mesh`; no mesh at all.
+        FloatingPointError: the learning rate was too high for one of them.
+    """
+    return _whole(BuildFit.to_meshes(targets, settings, checkpoint=checkpoint, show_progress=show_progress)).results()
 
 
 def from_images(
@@ -169,6 +373,7 @@ def from_images(
     settings: BuildSettings | None = None,
     *,
     init: Meshes | None = None,
+    checkpoint: Path | None = None,
     show_progress: bool = False,
     live: Path | None = None,
     device: torch.device | str = "cpu",
@@ -183,6 +388,7 @@ def from_images(
             iterations refine a mesh, they do not shape a cube.
         init: the mesh to start from, for instance an earlier result; the result is put back at its scale. Without it
             the start is the one of the settings and the result has the units of the fit.
+        checkpoint: see `from_mesh`.
         show_progress: draw a progress bar.
         live: a file that the mesh is written to every second, for `recon view`.
         device: where to compute.
@@ -191,53 +397,19 @@ def from_images(
         The reconstruction and its measures. The same seed gives the same mesh.
 
     Raises:
-        ValueError: the numbers of silhouettes and angles differ, or the start is unusable.
+        ValueError: the numbers of silhouettes and angles differ, or the start is unusable; a checkpoint of another run.
         FloatingPointError: the learning rate was too high.
     """
-    if settings is None:
-        settings = mesh_settings() if init is None else image_settings()
-    size = (len(cutouts.names), settings.image_size, settings.image_size)
-    if tuple(cutouts.alpha.shape) != size:
-        raise ValueError(f"from_images: cutouts.alpha must have shape {size}, got {tuple(cutouts.alpha.shape)}")
-    for name, angles in (("elevation", elevation), ("azimuth", azimuth)):
-        if angles.shape != (len(cutouts.names),):
-            raise ValueError(f"from_images: {name} must have shape ({len(cutouts.names)},), got {tuple(angles.shape)}")
-    start, frame = (_start(settings, device), None) if init is None else normalize(init.to(device), "init")
-    # A cut-out touches its picture's border: the nearest side of the cube from -0.5 to 0.5 just fills the frame.
-    fov = math.degrees(2 * math.atan(0.5 / (settings.distance - 0.5))) if settings.fov is None else settings.fov
-    views = Views(elevation, azimuth, settings.distance, fov)
-    targets = cutouts.alpha.to(device)
-    given = views
-    shown = Live(live, settings.iterations, None if frame is None else frame.undo)
-    fitted, views, history, loop = _fit(start, targets, given, settings, show_progress, shown)
-    rendered = silhouettes(fitted, views, settings)
-    return BuildResult(
-        mesh=fitted if frame is None else frame.undo(fitted),
-        fitted=fitted,
-        rotation=torch.eye(3).to(fitted.device),
-        start=start,
-        start_name=f"a {settings.start}" if init is None else "the given mesh",
-        target=None,
-        names=cutouts.names,
-        views=views,
-        given=given,
-        targets=targets,
-        silhouettes=rendered,
-        iou=silhouette_iou(rendered, targets),
-        start_iou=silhouette_iou(silhouettes(start, given, settings), targets),
-        unseen_iou=None,
-        chamfer=None,
-        history=history,
-        settings=settings,
-        interrupted=loop.interrupted,
-        seconds=loop.seconds,
-    )
+    options: dict[str, Any] = {"checkpoint": checkpoint, "show_progress": show_progress, "live": live}
+    fit = BuildFit.to_images(cutouts, elevation, azimuth, settings, init=init, device=device, **options)
+    return _whole(fit).result()
 
 
 def from_capture(
     capture: Capture,
     settings: BuildSettings | None = None,
     *,
+    checkpoint: Path | None = None,
     show_progress: bool = False,
     live: Path | None = None,
     device: torch.device | str = "cpu",
@@ -247,6 +419,7 @@ def from_capture(
     Args:
         capture: of `recon_engine.captures.load_capture`, of side `settings.image_size`.
         settings: `mesh_settings()` when not given; what they say of cameras is the capture's.
+        checkpoint: see `from_mesh`.
         show_progress: draw a progress bar.
         live: a file that the mesh is written to every second, for `recon view`.
         device: where to compute.
@@ -257,107 +430,11 @@ def from_capture(
 
     Raises:
         ValueError: the cameras do not fit the pictures, the pictures do not have the side of the settings, or the
-            settings ask for cameras to be refined.
+            settings ask for cameras to be refined; a checkpoint of another run.
         FloatingPointError: the learning rate was too high.
     """
-    settings = mesh_settings() if settings is None else settings
-    if settings.refine_cameras:
-        raise ValueError("refine_cameras goes with pictures whose cameras are angles: others are known well")
-    size = (settings.image_size, settings.image_size)
-    if tuple(capture.rgba.shape[1:3]) != size:
-        raise ValueError(f"from_capture: capture.rgba must be pictures of {size}, got {tuple(capture.rgba.shape[1:3])}")
-    subject = of_capture(capture, device)
-    views = captured_views(subject.views)
-    start, targets = _start(settings, device), subject.views.rgba[..., 3]
-
-    def place(mesh: Meshes) -> Meshes:
-        return mesh.update_padded(subject.frame.undo(mesh.verts_packed() / CAPTURED_RADIUS)[None])
-
-    shown = Live(live, settings.iterations, place)
-    fitted, _, history, loop = _fit(start, targets, views, settings, show_progress, shown)
-    rendered = silhouettes(fitted, views, settings)
-    unseen = None
-    if subject.held_out is not subject.views:
-        seen = silhouettes(fitted, captured_views(subject.held_out), settings)
-        unseen = float(silhouette_iou(seen, subject.held_out.rgba[..., 3]).mean())
-    return BuildResult(
-        mesh=place(fitted),
-        fitted=fitted,
-        rotation=subject.frame.rotation,
-        start=start,
-        start_name=f"a {settings.start}",
-        target=None,
-        names=subject.views.names,
-        views=views,
-        given=views,
-        targets=targets,
-        silhouettes=rendered,
-        iou=silhouette_iou(rendered, targets),
-        start_iou=silhouette_iou(silhouettes(start, views, settings), targets),
-        unseen_iou=unseen,
-        chamfer=None,
-        history=history,
-        settings=settings,
-        interrupted=loop.interrupted,
-        seconds=loop.seconds,
-    )
-
-
-def normalize(mesh: Meshes, name: str) -> tuple[Meshes, Frame]:
-    """Centre the bounding box of a mesh and scale its longest side to reach from -0.5 to 0.5.
-
-    Args:
-        mesh: one mesh.
-        name: what error messages call it.
-
-    Returns:
-        The mesh without textures, and where it was.
-
-    Raises:
-        ValueError: not one mesh, no faces, not finite, or without extent.
-    """
-    if len(mesh) != 1:
-        raise ValueError(f"{name} must be one mesh, got a batch of {len(mesh)}")
-    verts, faces = mesh.verts_packed(), mesh.faces_packed()
-    if len(faces) == 0:
-        raise ValueError(f"{name} must have faces, got a mesh with {len(verts)} vertices and none")
-    if not bool(torch.isfinite(verts).all()):
-        raise ValueError(f"{name} has vertices that are NaN or infinite")
-    used = verts[faces.unique()]
-    low, high = used.amin(0), used.amax(0)
-    half = float((high - low).max()) / 2
-    if not half > 0:
-        raise ValueError(f"{name} has no extent: all its vertices are at {low.tolist()}")
-    center = (low + high) / 2
-    return Meshes(verts=[(verts - center) * (0.5 / half)], faces=[faces]), Frame(center, half / 0.5)
-
-
-def silhouettes(mesh: Meshes, views: Views, settings: BuildSettings) -> Tensor:
-    """(N, S, S) soft silhouettes of one mesh, without gradients."""
-    renderer = _silhouette_renderer(settings, mesh.device)
-    R, T = views.rotation_translation(mesh.device)
-    with torch.no_grad():
-        chunks = [
-            renderer(mesh.extend(len(some)), cameras=views.cameras(R[some], T[some], some))
-            for some in torch.arange(len(views), device=mesh.device).split(_RENDER_VIEWS)
-        ]
-    return torch.cat([chunk[..., 3] for chunk in chunks])
-
-
-def silhouette_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union of silhouettes.
-
-    Args:
-        a: (N, H, W) from 0 to 1; above one half counts as object.
-        b: the same.
-
-    Returns:
-        (N,) from 0 to 1; 1 where both are empty.
-    """
-    inside_a, inside_b = a > 0.5, b > 0.5
-    both = (inside_a & inside_b).sum((1, 2)).float()
-    either = (inside_a | inside_b).sum((1, 2)).float()
-    return torch.where(either > 0, both / either.clamp(min=1), 1.0)
+    options: dict[str, Any] = {"checkpoint": checkpoint, "show_progress": show_progress, "live": live}
+    return _whole(BuildFit.to_capture(capture, settings, device=device, **options)).result()
 
 
 def surface_chamfer(a: Meshes, b: Meshes, seed: int = 0) -> float:
@@ -367,71 +444,17 @@ def surface_chamfer(a: Meshes, b: Meshes, seed: int = 0) -> float:
         return mean_square_to_nearest(x, y) + mean_square_to_nearest(y, x)
 
 
+def _whole(fit: BuildFit) -> BuildFit:
+    """The fit after all its steps."""
+    for _ in fit:
+        pass
+    return fit
+
+
 def _start(settings: BuildSettings, device: torch.device | str) -> Meshes:
     if settings.start == "cube":
         return create_cube(settings.level, device)
     return ico_sphere(settings.level, device).scale_verts(settings.sphere_radius)
-
-
-def _framing_fov(mesh: Meshes, distance: float) -> float:
-    """The field of view, in degrees, that just holds the sphere around the mesh from every side, plus a margin."""
-    radius = float(mesh.verts_packed().norm(dim=1).max())
-    return 1.1 * math.degrees(2 * math.asin(min(radius / distance, 0.99)))
-
-
-def _silhouette_renderer(settings: BuildSettings, device: torch.device | str) -> MeshRenderer:
-    raster = RasterizationSettings(
-        image_size=settings.image_size, blur_radius=settings.blur_radius, faces_per_pixel=settings.faces_per_pixel
-    )
-    blend = BlendParams(sigma=settings.sigma, gamma=1e-4)
-    return MeshRenderer(MeshRasterizer(raster_settings=raster), SoftSilhouetteShader(blend_params=blend)).to(device)
-
-
-def _fit(
-    start: Meshes, targets: Tensor, given: Views, settings: BuildSettings, show_progress: bool, live: Live
-) -> tuple[Meshes, Views, History, Loop]:
-    """Deform `start` until its silhouettes are the targets; also the cameras, the losses and how the loop went."""
-    device = start.device
-    renderer = _silhouette_renderer(settings, device)
-    count = min(settings.views_per_iteration or len(given), len(given))
-    weights = [getattr(settings, f"weight_{name}") for name in LOSSES]
-    history = History(LOSSES, weights, settings.iterations, device)
-    loop = Loop(settings.iterations, history, "reconstructing", show_progress)
-    # One copy of the start for each view of a step, made once: moving its vertices keeps edges and adjacency.
-    copies = start.extend(count)
-    offset = torch.zeros_like(start.verts_packed(), requires_grad=True)
-    optimizer = torch.optim.SGD([offset], lr=settings.learning_rate, momentum=settings.momentum)
-    found = CameraOffsets(given, device)
-    moving = torch.optim.Adam(found.parameters(), lr=settings.camera_rate)
-    R, T = given.rotation_translation(device)
-    with seeded(settings.seed, device) as generator:
-        for i in loop:
-            rate = settings.camera_rate_at(i)
-            if rate > 0:
-                moving.param_groups[0]["lr"] = rate
-                R, T = found().rotation_translation(device)
-            picked = torch.randperm(len(given), generator=generator)[:count].to(device)
-            cameras = given.cameras(R[picked], T[picked], picked)
-            optimizer.zero_grad()
-            moving.zero_grad()
-            mesh = start.offset_verts(offset)
-            alpha = renderer(copies.offset_verts(offset.repeat(count, 1)), cameras=cameras)[..., 3]
-            total = history.total(
-                (
-                    partial(_mean_squared_difference, alpha, targets[picked]),
-                    partial(mesh_edge_loss, mesh),
-                    partial(mesh_normal_consistency, mesh),
-                    partial(mesh_laplacian_smoothing, mesh, method="uniform"),
-                )
-            )
-            total.backward()
-            optimizer.step()
-            if rate > 0:
-                moving.step()
-            live.show(mesh, history)
-    with torch.no_grad():
-        views = found() if settings.refine_cameras else given
-    return start.offset_verts(offset.detach()), views, history, loop
 
 
 def _mean_squared_difference(a: Tensor, b: Tensor) -> Tensor:

@@ -115,15 +115,12 @@ def _metrics(result: BuildResult, source: str) -> dict[str, object]:
 def _cameras(result: BuildResult) -> list[dict[str, object]]:
     """R, T and field of view of each view's camera at the place and scale of the mesh.
 
-    These are read off the mesh: x = x_fit Q * scale + center, so x_view = (x - center) Q^T R + scale T.
+    There x = x_fit Q * scale + center, so x_view = (x - center) Q^T R + scale T.
     """
-    turn = result.rotation.cpu()
-    placed, fitted = result.mesh.verts_packed().cpu(), result.fitted.verts_packed().cpu() @ turn
-    scale = (placed - placed.mean(0)).norm() / (fitted - fitted.mean(0)).norm().clamp(min=1e-30)
-    center = placed.mean(0) - scale * fitted.mean(0)
+    center, scale, turn = result.frame
     R, T = result.views.rotation_translation()
-    R = turn.T @ R
-    T = scale * T - center @ R
+    R = turn.cpu().T @ R
+    T = scale * T - center.cpu() @ R
     return [
         {"view": name, "R": r, "T": t, "fov": result.views.fov}
         for name, r, t in zip(result.names, R.tolist(), T.tolist(), strict=True)
