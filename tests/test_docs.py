@@ -7,14 +7,18 @@ import inspect
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import recon_engine
 from recon_engine import cli
+from recon_engine.io import save_obj, save_ply
+from recon_engine.methods.shapes import building
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -119,7 +123,7 @@ def _shell_lines():
     return sorted(
         {
             line.split("#")[0].strip()
-            for page in WRITTEN
+            for page in [*WRITTEN, ROOT / "README.md"]
             for block in _blocks(page, "bash")
             for line in block.replace("\\\n", " ").splitlines()
             if line.split("#")[0].strip()
@@ -143,6 +147,54 @@ def test_shell_lines_name_what_exists(line, generate):
         assert {word for word in words if word.startswith("--")} <= known
     else:
         assert line.startswith(("git clone ", "python -m recon_engine.compat ", "RECON_DATA=")), line
+
+
+# What makes a documented command short without changing what it does.
+_SHORT = {
+    "build": "--iters 3 --level 1 --image-size 32",
+    "fit-points": "--iters 3 --level 1 --samples 100",
+    "fit-views": "--fast --iters 3 --image-size 32",
+    "volume": "--fast --iters 3 --resolution 16 --image-size 32",
+    "nerf": "--fast --iters 3 --image-size 32",
+    "pose": "--fast --iters 3 --image-size 32 --spacing 60",
+    "align": "--fast --iters 3",
+    "render": "--size 32",
+    "demo": "--iters 3",
+}
+
+
+@pytest.fixture
+def documented_files(tmp_path, monkeypatch, write_capture):
+    """The files that documented commands name, in the working folder; the cow and the teapot are buildings."""
+    monkeypatch.chdir(tmp_path)
+    house = building(colors=True)
+    for name in ("cow.obj", "teapot.obj", "model.obj", "a.obj", "c.obj"):
+        save_obj(name, house.verts_packed(), house.faces_packed())
+    for name in ("pedestrian.ply", "scan.ply", "b.ply", "d.ply"):
+        save_ply(name, house.verts_packed(), house.faces_packed())
+    write_capture("nerf", height=32, width=32).folder.rename("lego")
+    write_capture("colmap-binary", height=32, width=32, with_masks=True).folder.rename("photos")
+    shutil.copytree("photos/masks", "masks")
+    shutil.copytree("photos/images", "video")
+    shutil.copytree("lego/images", "cutouts")
+    shutil.copy("lego/images/p 00.png", "photo.png")
+    rows = [f"{path.name},{i * 45},20" for i, path in enumerate(sorted(Path("cutouts").iterdir()))]
+    Path("angles.csv").write_text("\n".join(["file,azimuth,elevation", *rows]), encoding="utf-8")
+    Path("train.py").write_text("from pytorch3d.structures import Meshes\n", encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", [line for line in _shell_lines() if re.match(r"recon (?!view|.*--resume)", line)])
+def test_documented_commands_run(line, documented_files, capsys):
+    """As they are written but for their length; `recon view` and `--resume` have tests of their own."""
+    _, command, *words = shlex.split(line)
+    if "cuda" in words and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    if "cow/mesh.obj" in words:  # what an earlier command has left
+        Path("cow").mkdir()
+        shutil.copy("cow.obj", "cow/mesh.obj")
+    short = shlex.split(_SHORT.get(command, ""))  # of an option that is given twice the last counts
+    assert cli.main([command, *words, *short]) == 0, capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", list(cli.commands()))

@@ -18,14 +18,17 @@ def save_cutout(path: Path, width: int, height: int, alpha: np.ndarray | int = 2
 
 
 def test_cutouts_are_sorted_padded_and_keep_their_alpha(tmp_path):
-    save_cutout(tmp_path / "b.png", 40, 20)
+    alpha = np.full((20, 40), 255)
+    alpha[0, 0] = 0
+    save_cutout(tmp_path / "b.png", 40, 20, alpha)
     save_cutout(tmp_path / "a.PNG", 16, 16, 51)
     (tmp_path / "notes.txt").write_text("not a picture")
     names, alpha = load_cutouts(tmp_path, 8)
     assert names == ["a.PNG", "b.png"]
     torch.testing.assert_close(alpha[0], torch.full((8, 8), 0.2))  # 51 / 255, divided once
     expected = torch.zeros(8, 8)
-    expected[2:6] = 1  # 40 x 20 centred on 40 x 40
+    expected[2:6] = 1  # 40 x 20 centred on 40 x 40, of which one pixel of 5 x 5 is clear
+    expected[2, 0] = 245 / 255  # 0.96 in 8 bits
     torch.testing.assert_close(alpha[1], expected)
 
 
@@ -52,10 +55,11 @@ def break_picture(path: Path) -> None:
         (lambda path: path.mkdir(), "bad.png cannot be read"),
         (lambda path: Image.new("RGB", (4, 4)).save(path), "bad.png has no alpha channel: cut the object out"),
         (lambda path: save_cutout(path, 4, 4, 0), "bad.png is fully transparent"),
+        (lambda path: save_cutout(path, 4, 4, 255), "bad.png has no alpha channel: cut the object out"),
     ],
 )
 def test_bad_pictures_are_named(tmp_path, make, message):
-    save_cutout(tmp_path / "good.png", 4, 4)
+    save_cutout(tmp_path / "good.png", 4, 4, 128)
     make(tmp_path / "bad.png")
     with pytest.raises(ValueError, match=message):
         load_cutouts(tmp_path, 8)

@@ -382,13 +382,13 @@ def test_masks(tmp_path):
     torch.testing.assert_close(load_pictures(tmp_path / "pictures", 40, tmp_path / "masks").rgba, cut.rgba)
     one = load_pictures(tmp_path / "pictures" / "a.png", 40, tmp_path / "masks" / "a.png")
     torch.testing.assert_close(one.rgba, cut.rgba)
-    save(tmp_path / "pictures" / "b.png", rgba)
-    with pytest.raises(FileNotFoundError, match=r"masks has none for b.png"):
+    Image.fromarray(rgba[..., :3]).save(tmp_path / "pictures" / "b.png")
+    with pytest.raises(ValueError, match=r"b.png has no alpha channel and no mask: .*, into .*masks and give it"):
         load_pictures(tmp_path / "pictures", 40, tmp_path / "masks")
     with pytest.raises(ValueError, match="is one mask for 2 pictures"):
         load_pictures(tmp_path / "pictures", 40, tmp_path / "masks" / "a.png")
     save(tmp_path / "masks" / "b.png", disc(40, 50))
-    with pytest.raises(ValueError, match=r"b.png has \(50, 40\) pixels, but b.png \(40, 40\)"):
+    with pytest.raises(ValueError, match=r"b.png must be as large as its picture: expected 40 x 40 pixels"):
         load_pictures(tmp_path / "pictures", 40, tmp_path / "masks")
 
 
@@ -402,14 +402,11 @@ def test_bad_pictures_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"a.png cannot be read"):
         load_pictures(path)
     save(path, disc(30, 30)[..., :3])
-    with pytest.raises(ValueError, match=r"a.png has no alpha channel: cut the object out, or give its mask"):
+    with pytest.raises(ValueError, match=r"a.png has no alpha channel and no mask: cut the object out"):
         load_pictures(path)
     save(path, disc(30, 30) * 0)
-    with pytest.raises(ValueError, match=r"a.png shows no object: its alpha channel is empty"):
+    with pytest.raises(ValueError, match=r"a.png is fully transparent: there is no object in it"):
         load_pictures(path)
-    save(tmp_path / "a.webp", disc(30, 30))
-    with pytest.raises(ValueError, match="has several files named a"):
-        load_pictures(tmp_path)
 
 
 def test_the_results_folder(house, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,12 +14,12 @@ from torch import Tensor
 from recon_engine._extra import extra
 from recon_engine.renderer.cameras import PerspectiveCameras
 
+from ._cutouts import ENDINGS, find_mask, open_cutout
 from ._shot import CameraFile, Lens, Shot
 from .angles import read_angles, rows_of
 from .colmap import has_colmap, read_colmap
 from .transforms import read_transforms
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 _COLMAP_FOLDERS = ("sparse/0", "sparse", "colmap/sparse/0", "colmap_sparse/0", "")
 _TABLES = ("cameras.csv", "angles.csv")
 _KEPT = 8  # of so many pictures one is held out, unless a number is given
@@ -235,10 +235,10 @@ def _pictures(file: CameraFile, folder: Path, masks: Path | None) -> list[_Pictu
         found = sorted(
             path.relative_to(root).as_posix()
             for path in (root.rglob("*") if is_deep else root.iterdir())
-            if path.suffix.lower() in _PICTURES and (masks is None or masks not in path.parents)
+            if path.suffix.lower() in ENDINGS and (masks is None or masks not in path.parents)
         )
         if not found:
-            raise FileNotFoundError(f"the folder {root} holds no {', '.join(_PICTURES)} files")
+            raise FileNotFoundError(f"the folder {root} holds no {', '.join(ENDINGS)} files")
         names = [shot.name for shot in shots if shot.name]
         order = rows_of(found, names, len(shots), f"the cameras of {file.where}")
         shots = [shots[i]._replace(name=name) for name, i in zip(found, order, strict=True)]
@@ -247,21 +247,15 @@ def _pictures(file: CameraFile, folder: Path, masks: Path | None) -> list[_Pictu
         path = root / shot.name
         if not path.is_file():
             raise FileNotFoundError(f"{file.where} has a camera for {shot.name}, but there is no picture {path}")
-        mask = root / shot.mask if shot.mask else _find_mask(masks, shot.name)
+        mask = root / shot.mask if shot.mask else find_mask(masks, shot.name)
         pictures.append(_Picture(shot.name, path, mask, masks, shot, file.where))
     return pictures
 
 
-def _find_mask(masks: Path | None, name: str) -> Path | None:
-    if masks is None:
-        return None
-    candidates = [masks / name, masks / f"{name}.png", *(masks / Path(name).with_suffix(end) for end in _PICTURES)]
-    return next((path for path in candidates if path.is_file()), None)
-
-
 def _load(picture: _Picture, size: int) -> tuple[Tensor, Lens]:
     """(S, S, 4) colours times alpha, and alpha; and the straight lens of that."""
-    premultiplied = _open(picture)
+    masks = "a folder" if picture.masks is None else str(picture.masks)
+    premultiplied = open_cutout(picture.path, picture.mask, masks).convert("RGBa")
     try:
         lens = picture.shot.lens.of_size(premultiplied.height, premultiplied.width)
     except ValueError as error:
@@ -287,51 +281,3 @@ def _straightened(picture: Tensor, lens: Lens) -> Tensor:
     bent = lens.distortion((at - center) / focal) * focal + center
     grid = (2 * bent / size - 1).to(picture)[None]
     return F.grid_sample(picture.permute(2, 0, 1)[None], grid, align_corners=False)[0].permute(1, 2, 0)
-
-
-def _open(picture: _Picture) -> Any:
-    """The picture as pillow's RGBa, colours times alpha, with the mask as alpha where there is one."""
-    image = _read(picture.path, "picture")
-    if picture.mask is not None:
-        mask = _read(picture.mask, "mask")
-        if mask.size != image.size:
-            raise ValueError(
-                f"the mask {picture.mask} must be as large as its picture: expected {image.width} x {image.height} "
-                f"pixels, got {mask.width} x {mask.height}"
-            )
-        alpha = (
-            mask.getchannel("A")
-            if _has_alpha(mask) and mask.getchannel("A").getextrema()[0] < 255
-            else mask.convert("L")
-        )
-        image = image.convert("RGB")
-        image.putalpha(alpha)
-        what = f"the mask {picture.mask} is black everywhere"
-    elif not _has_alpha(image) or image.convert("RGBA").getchannel("A").getextrema()[0] == 255:
-        masks = "a folder" if picture.masks is None else str(picture.masks)
-        raise ValueError(
-            f"the picture {picture.path} has no alpha channel and no mask: cut the object out and save it as an RGBA "
-            f"PNG, or put a grey picture of the same name, white where the object is, into {masks} and give it with "
-            "--masks"
-        )
-    else:
-        image = image.convert("RGBA")
-        what = f"the picture {picture.path} is fully transparent"
-    if image.getchannel("A").getextrema()[1] == 0:
-        raise ValueError(f"{what}: there is no object in it")
-    return image.convert("RGBa")
-
-
-def _has_alpha(image: Any) -> bool:
-    return "A" in image.getbands() or "transparency" in image.info
-
-
-def _read(path: Path, what: str) -> Any:
-    """A whole picture as pillow's, in 8 bits."""
-    image_module = extra("PIL.Image", "io")
-    try:
-        with image_module.open(path) as opened:
-            opened.load()
-            return opened.convert("RGBA") if _has_alpha(opened) else opened.convert("RGB")
-    except (OSError, SyntaxError, ValueError, image_module.DecompressionBombError) as error:
-        raise ValueError(f"the {what} {path} cannot be read: {error}") from error

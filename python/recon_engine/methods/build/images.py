@@ -11,10 +11,9 @@ from torch import Tensor
 
 from recon_engine._extra import extra
 from recon_engine.captures import Angles, load_angles, match_angles
+from recon_engine.captures._cutouts import open_cutout, picture_files
 
 __all__ = ["Angles", "Cutouts", "load_angles", "load_cutouts", "match_angles"]
-
-_ENDINGS = (".png", ".webp", ".tif", ".tiff")
 
 
 class Cutouts(NamedTuple):
@@ -33,7 +32,7 @@ def load_cutouts(folder: Path | str, image_size: int = 128) -> Cutouts:
     """The alpha channels of all pictures in a folder, padded to squares and resized.
 
     Args:
-        folder: holds PNG, WebP or TIFF files of any size, each the object cut out (transparent background).
+        folder: holds pictures of any size, each the object cut out (transparent background).
         image_size: S, the side of the result in pixels.
 
     Returns:
@@ -41,30 +40,17 @@ def load_cutouts(folder: Path | str, image_size: int = 128) -> Cutouts:
 
     Raises:
         FileNotFoundError: no such folder, or no picture in it.
-        ValueError: a picture is unreadable, has no alpha channel, or is fully transparent; its file is named.
+        ValueError: a picture is unreadable, has no alpha channel, or is opaque or transparent everywhere; its file is
+            named.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"the folder of pictures {folder} does not exist")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _ENDINGS)
-    if not paths:
-        raise FileNotFoundError(f"the folder {folder} holds no {', '.join(_ENDINGS)} files")
+    paths = picture_files(Path(folder))
     return Cutouts([path.name for path in paths], torch.stack([_load_alpha(path, image_size) for path in paths]))
 
 
 def _load_alpha(path: Path, image_size: int) -> Tensor:
     """(S, S) alpha of one picture in 0..1, centred on a transparent square."""
     image_module = extra("PIL.Image", "io")
-    try:
-        with image_module.open(path) as opened:
-            has_alpha = "A" in opened.getbands() or "transparency" in opened.info
-            alpha = opened.convert("RGBA").getchannel("A") if has_alpha else None
-    except (OSError, SyntaxError, ValueError, image_module.DecompressionBombError) as error:
-        raise ValueError(f"the picture {path} cannot be read: {error}") from error
-    if alpha is None:
-        raise ValueError(f"the picture {path} has no alpha channel: cut the object out and save it as an RGBA PNG")
-    if alpha.getextrema()[1] == 0:
-        raise ValueError(f"the picture {path} is fully transparent: there is no object in it")
+    alpha = open_cutout(path, masks=None).getchannel("A")
     side = max(alpha.size)
     square = image_module.new("L", (side, side), 0)
     square.paste(alpha, ((side - alpha.width) // 2, (side - alpha.height) // 2))
