@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from recon_engine.methods._train import Checkpoint
 from recon_engine.methods.nerf import (
+    NerfFit,
     NerfSettings,
     RadianceField,
     from_mesh,
@@ -48,8 +50,7 @@ def test_documented_defaults():
     assert settings.stratified
     assert (settings.iterations, settings.views_per_iteration, settings.learning_rate) == (3000, 6, 1e-3)
     assert (settings.harmonics, settings.omega, settings.hidden, settings.depths) == (60, 0.1, 256, (0.1, 3.0))
-    assert settings.learning_rate_at(2249) == 1e-3
-    assert settings.learning_rate_at(2250) == pytest.approx(1e-4)
+    assert (settings.rate_factor_at(2249), settings.rate_factor_at(2250)) == (1.0, 0.1)
 
 
 def test_settings_out_of_range():
@@ -130,10 +131,8 @@ def test_the_same_seed_gives_the_same_field(house, fitted):
 
 
 def test_a_fit_goes_on_from_its_checkpoint(house, fitted, tmp_path, monkeypatch):
-    import recon_engine.methods.nerf.fit as module
-
     path = tmp_path / "a.checkpoint"
-    losses, steps = module._losses, []
+    losses, steps = NerfFit.losses, []
 
     def killed(*arguments):
         steps.append(1)
@@ -141,14 +140,26 @@ def test_a_fit_goes_on_from_its_checkpoint(house, fitted, tmp_path, monkeypatch)
             raise RuntimeError("killed")
         return losses(*arguments)
 
-    monkeypatch.setattr(module.Checkpoint.__init__, "__defaults__", (0.0,))
-    monkeypatch.setattr(module, "_losses", killed)
+    monkeypatch.setattr(Checkpoint.__init__, "__defaults__", (0.0,))
+    monkeypatch.setattr(NerfFit, "losses", killed)
     with pytest.raises(RuntimeError, match="killed"):
         from_mesh(house, nerf_settings(fast=True, **TINY), checkpoint=path)
-    monkeypatch.setattr(module, "_losses", losses)
+    monkeypatch.setattr(NerfFit, "losses", losses)
     resumed = from_mesh(house, nerf_settings(fast=True, **TINY), checkpoint=path)
     assert resumed.history.table() == fitted.history.table()
     assert torch.equal(resumed.rendered, fitted.rendered)
+
+
+def test_a_fit_step_by_step_may_be_looked_at_and_stopped(house, fitted):
+    fit = NerfFit.to_mesh(house, nerf_settings(fast=True, **TINY))
+    for step in fit:
+        if step == 4:
+            break
+    assert fit.history.table()["total"] == fitted.history.table()["total"][:5]
+    result = fit.result()
+    assert result.interrupted
+    assert result.field is fit.model
+    assert result.rendered.shape == fitted.rendered.shape
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from recon_engine.methods._run import History
-from recon_engine.methods._train import Checkpoint, read_checkpoint, train
-from recon_engine.methods._views import ViewSettings
+from recon_engine.methods._run import History, OwnRandom
+from recon_engine.methods._train import Checkpoint, Training, read_checkpoint
 
-SETTINGS = ViewSettings(iterations=12, learning_rate=0.05)
+ITERATIONS = 12
 ABOUT = {"method": "test", "iterations": 12}
 
 
@@ -22,7 +21,7 @@ def fit(path: Path | None, *, stop: int | None = None, seconds: float = 0.0, int
     """Parameters, losses and the loop of a small fit with random batches; it is killed before iteration `stop`."""
     torch.manual_seed(0)
     model = torch.nn.Linear(3, 1)
-    history = History(("error",), (1.0,), SETTINGS.iterations)
+    history = History(("error",), (1.0,), ITERATIONS)
 
     def losses(generator: torch.Generator):
         if history.length == stop:
@@ -32,9 +31,17 @@ def fit(path: Path | None, *, stop: int | None = None, seconds: float = 0.0, int
         x = torch.rand(8, 3, generator=generator) + 0.1 * torch.rand(8, 3)
         return (lambda: (model(x) - x.sum(1, keepdim=True)).square().mean(),)
 
-    checkpoint = Checkpoint(path, ABOUT, seconds)
-    loop = train(model, losses, history, SETTINGS, checkpoint, label="", show_progress=False)
-    return [p.detach().clone() for p in model.parameters()], history.table()["error"], loop
+    adam = torch.optim.Adam(model.parameters(), lr=0.05)
+    training = train(model, adam, losses, history, Checkpoint(path, ABOUT, seconds))
+    return [p.detach().clone() for p in model.parameters()], history.table()["error"], training.loop
+
+
+def train(model, optimizer, losses, history, checkpoint, **options) -> Training:
+    options |= {"iterations": ITERATIONS, "label": "", "show_progress": False}
+    training = Training(model, [optimizer], losses, history, OwnRandom(0), checkpoint, **options)
+    for _ in training:
+        pass
+    return training
 
 
 def test_a_run_that_was_killed_ends_like_one_that_was_not(tmp_path):
@@ -78,20 +85,22 @@ def test_ctrl_c_saves_the_state(tmp_path):
     assert fit(path)[1] == fit(None)[1]
 
 
-def test_the_learning_rate_falls_at_three_quarters():
-    model = torch.nn.Linear(1, 1, bias=False)
-    steps, before = [], [model.weight.item()]
+def test_what_is_done_before_and_after_a_step():
+    model, done = torch.nn.Linear(1, 1, bias=False), []
+    sgd = torch.optim.SGD(model.parameters(), lr=1.0)
+    model.weight.data.zero_()
 
-    def losses(_: torch.Generator):
-        steps.append(model.weight.item() - before[-1])
-        before.append(model.weight.item())
-        return (lambda: model.weight.sum(),)
+    def before(i: int) -> None:
+        sgd.param_groups[0]["lr"] = 0.5**i
+        done.append(model.weight.item())
 
-    history = History(("error",), (1.0,), 12)
-    train(model, losses, history, SETTINGS, Checkpoint(None, {}), label="", show_progress=False)
-    # Adam steps by its rate where the gradient is always the same; entry i is the step of iteration i - 1.
-    assert steps[1:10] == pytest.approx([-0.05] * 9, rel=1e-3)
-    assert steps[10:] == pytest.approx([-0.005] * 2, rel=1e-3)
+    def after() -> None:
+        model.weight.data.clamp_(min=-1.6)
+
+    history = History(("error",), (1.0,), ITERATIONS)
+    train(model, sgd, lambda _: (model.weight.sum,), history, Checkpoint(None, {}), before=before, after=after)
+    assert done[:4] == [0.0, -1.0, -1.5, pytest.approx(-1.6)]
+    assert model.weight.item() == pytest.approx(-1.6)
 
 
 def test_checkpoints_of_other_runs_are_refused(tmp_path):

@@ -24,8 +24,8 @@ def test_documented_defaults():
     settings = ViewSettings()
     assert (settings.views, settings.image_size, settings.distance, settings.angle) == (40, 128, 2.7, 60.0)
     assert (settings.depths, settings.light, settings.huber) == ((0.1, 3.0), (0.0, 0.0, -3.0), 0.1)
-    rates = [settings.learning_rate_at(i) for i in (0, 224, 225, 299)]
-    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01])
+    assert settings.learning_rate == 0.1
+    assert [settings.rate_factor_at(i) for i in (0, 224, 225, 299)] == [1.0, 1.0, 0.1, 0.1]
 
 
 @pytest.mark.parametrize(

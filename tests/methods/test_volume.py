@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from recon_engine.methods._train import Checkpoint
 from recon_engine.methods.shapes import building
 from recon_engine.methods.volume import (
+    VolumeFit,
     VolumeModel,
     VolumeSettings,
     from_mesh,
@@ -99,11 +101,9 @@ def test_the_same_seed_gives_the_same_volume(house, fitted):
 
 
 def test_a_fit_goes_on_from_its_checkpoint(house, fitted, tmp_path, monkeypatch):
-    import recon_engine.methods.volume.fit as module
-
     path = tmp_path / "a.checkpoint"
     steps = []
-    losses = module._losses
+    losses = VolumeFit.losses
 
     def killed(*arguments):
         steps.append(1)
@@ -111,11 +111,11 @@ def test_a_fit_goes_on_from_its_checkpoint(house, fitted, tmp_path, monkeypatch)
             raise RuntimeError("killed")
         return losses(*arguments)
 
-    monkeypatch.setattr(module.Checkpoint.__init__, "__defaults__", (0.0,))
-    monkeypatch.setattr(module, "_losses", killed)
+    monkeypatch.setattr(Checkpoint.__init__, "__defaults__", (0.0,))
+    monkeypatch.setattr(VolumeFit, "losses", killed)
     with pytest.raises(RuntimeError, match="killed"):
         from_mesh(house, volume_settings(**TINY), checkpoint=path)
-    monkeypatch.setattr(module, "_losses", losses)
+    monkeypatch.setattr(VolumeFit, "losses", losses)
     with pytest.raises(ValueError, match=r"is of a run with learning_rate 0\.1, not 0\.2"):
         from_mesh(house, volume_settings(**TINY, learning_rate=0.2), checkpoint=path)
     with pytest.raises(ValueError, match=r"is of a run with target of .* faces"):
@@ -123,6 +123,38 @@ def test_a_fit_goes_on_from_its_checkpoint(house, fitted, tmp_path, monkeypatch)
     resumed = from_mesh(house, volume_settings(**TINY), checkpoint=path)
     assert resumed.history.table() == fitted.history.table()
     assert torch.equal(resumed.volumes.densities(), fitted.volumes.densities())
+
+
+def test_a_fit_step_by_step_may_be_looked_at_changed_and_stopped(house, fitted):
+    fit = VolumeFit.to_mesh(house, volume_settings(**TINY))
+    seen = []
+    for step in fit:
+        seen.append(float(fit.volumes().densities().mean()))
+        if step == 9:
+            fit.history.reweigh("color", 0.0)
+        if step == 12:
+            break
+    assert len(set(seen)) == fit.history.length == 13
+    assert fit.history.table()["silhouette"][:11] == fitted.history.table()["silhouette"][:11]
+    assert fit.history.table()["silhouette"][12] != fitted.history.table()["silhouette"][12]
+    result = fit.result()
+    assert result.interrupted
+    assert torch.equal(result.volumes.densities(), fit.volumes().densities())
+    assert list(fit) == list(range(13, 60))
+    assert fit.history.length == 60
+    assert not fit.result().interrupted
+
+
+def test_losses_of_ones_own(house):
+    """What is empty, it is told to like."""
+
+    class Thin(VolumeFit):
+        def losses(self, generator):
+            color, silhouette = super().losses(generator)
+            return color, lambda: silhouette() + self.model.log_densities.sigmoid().mean()
+
+    thin, plain = (kind.to_mesh(house, volume_settings(**TINY)) for kind in (Thin, VolumeFit))
+    assert float(thin.run().volumes.densities().mean()) < 0.9 * float(plain.run().volumes.densities().mean())
 
 
 def test_the_sides_of_the_volume_are_those_of_the_object(fitted):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +14,32 @@ from ._inputs import load_object
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
-def check_run(out: Path, overwrite: bool, device: str) -> None:
-    """Refuse before any work what would fail after it: a taken results folder, a missing device or extra."""
+def check_run(out: Path, overwrite: bool, device: str, shared: bool = False) -> None:
+    """Refuse before any work what would fail after it: a taken results folder, a missing device or extra.
+
+    Args:
+        out: the results folder.
+        overwrite: it may exist.
+        device: as it was given.
+        shared: several processes may work on it together.
+    """
     from recon_engine._extra import extra
+    from recon_engine.methods._processes import own_device, processes_started
     from recon_engine.methods._run import check_folder
 
+    if processes_started() > 1 and not shared:
+        raise ValueError("this command works in one process: start it without torchrun")
     check_folder(out, overwrite)
     for module, extras in (("tqdm", "cli"), ("PIL.Image", "io"), ("matplotlib", "vis")):
         extra(module, extras)
-    check_device(device)
+    check_device(own_device(device))
 
 
-def check_checkpoint(out: Path, overwrite: bool, resume: bool, device: str) -> Path:
+def check_checkpoint(out: Path, overwrite: bool, resume: bool, device: str, shared: bool = False) -> Path:
     """As `check_run`; and the file beside the results folder that the state of the run is kept in."""
     if overwrite and resume:
         raise ValueError("give either --overwrite, which begins anew, or --resume, which goes on")
-    check_run(out, overwrite or resume, device)
+    check_run(out, overwrite or resume, device, shared)
     checkpoint = out.with_name(out.name + ".checkpoint")
     if resume and not checkpoint.is_file():
         raise FileNotFoundError(f"there is no checkpoint {checkpoint} to resume from")
@@ -53,7 +65,8 @@ def check_device(device: str) -> None:
 
 
 def fit_to_pictures(
-    method: Any,
+    kind: Any,
+    save: Callable[[Any, Path, str], None],
     settings: Any,
     mesh: Path | None,
     capture: Any,
@@ -65,19 +78,29 @@ def fit_to_pictures(
     device: str,
     **options: Any,
 ) -> int:
-    """Run a method on the pictures of a folder, or else on those of a mesh or the built-in building, and save it."""
-    if capture is None:
-        target, source = load_object(mesh, device)
-    else:
-        source = f"{len(capture.names)} pictures in {images.name if images is not None and images.name else 'a folder'}"
-    options |= {"checkpoint": checkpoint, "show_progress": True}
+    """Make a fit to the pictures of a folder, or else to those of a mesh or the built-in building, and save it.
 
-    def fit() -> Any:
+    Under torchrun all processes make it together, and the first one saves it.
+    """
+    from recon_engine.methods._processes import joined, own_device
+
+    device = own_device(device)
+    with joined(device) as processes:
+        options |= {"checkpoint": checkpoint, "show_progress": True, "distributed": processes.count > 1}
         if capture is None:
-            return method.from_mesh(target, settings, **options)
-        return method.from_capture(capture, settings, device=device, **options)
-
-    return run_fit(fit, method.save_results, out, overwrite, resume, source, checkpoint)
+            target, source = load_object(mesh, device)
+            begin = partial(kind.to_mesh, target, settings, **options)
+        else:
+            folder = images.name if images is not None and images.name else "a folder"
+            source = f"{len(capture.names)} pictures in {folder}"
+            begin = partial(kind.to_capture, capture, settings, device=device, **options)
+        if not processes.is_first:
+            for _ in begin():
+                pass
+            code = 0
+        else:
+            code = run_fit(lambda: begin().run(), save, out, overwrite, resume, source, checkpoint)
+        return processes.first(lambda: code)
 
 
 def run_fit(
@@ -142,5 +165,7 @@ def save_run(
 
 
 def complain(text: str, code: int) -> int:
-    print(f"recon: {text}", file=sys.stderr)
+    """Say on stderr what went wrong, under torchrun also in which process, and return the exit code."""
+    rank = os.environ.get("RANK", "0")
+    print(f"recon: {text}" if rank == "0" else f"recon (process {rank}): {text}", file=sys.stderr)
     return code

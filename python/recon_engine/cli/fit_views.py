@@ -61,7 +61,7 @@ def fit_views(
         device: cpu, cuda or cuda:N.
     """
     check_pictures(mesh, "--mesh", images, cameras, masks, views)
-    checkpoint = check_checkpoint(out, overwrite, resume, device)
+    checkpoint = check_checkpoint(out, overwrite, resume, device, shared=True)
     from recon_engine.methods import fit_views as method
 
     changes = {
@@ -82,5 +82,16 @@ def fit_views(
         None if images is None else load_pictures(images, cameras, masks, settings.image_size, held_out, distance, fov)
     )
     return fit_to_pictures(
-        method, settings, mesh, pictures, images, out, checkpoint, overwrite, resume, device, live=live_file(out)
+        method.ViewFit,
+        method.save_results,
+        settings,
+        mesh,
+        pictures,
+        images,
+        out,
+        checkpoint,
+        overwrite,
+        resume,
+        device,
+        live=live_file(out),
     )

@@ -50,7 +50,7 @@ def volume(
         device: cpu, cuda or cuda:N.
     """
     check_pictures(obj, "--obj", images, cameras, masks, views)
-    checkpoint = check_checkpoint(out, overwrite, resume, device)
+    checkpoint = check_checkpoint(out, overwrite, resume, device, shared=True)
     from recon_engine.methods import volume as method
 
     changes = {
@@ -63,4 +63,16 @@ def volume(
     }
     settings = method.volume_settings(preset, fast=fast, **changes)
     pictures = None if images is None else load_pictures(images, cameras, masks, settings.image_size)
-    return fit_to_pictures(method, settings, obj, pictures, images, out, checkpoint, overwrite, resume, device)
+    return fit_to_pictures(
+        method.VolumeFit,
+        method.save_results,
+        settings,
+        obj,
+        pictures,
+        images,
+        out,
+        checkpoint,
+        overwrite,
+        resume,
+        device,
+    )

@@ -51,14 +51,16 @@ class OwnRandom:
     Args:
         seed: 0 or more.
         device: the device whose global generator is the run's too, besides the CPU's.
+        own: the seed of torch's generators, where it is not that of `generator`: of one process among several.
 
     Attributes:
         generator: of the CPU, for choices made on the host; nobody else's at any time.
     """
 
-    def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
+    def __init__(self, seed: int, device: torch.device | str = "cpu", own: int | None = None) -> None:
         self._device = torch.device(device)
-        with seeded(seed, device) as self.generator:
+        self.generator = torch.Generator().manual_seed(seed)
+        with seeded(seed if own is None else own, device):
             self._own = self._read()
         self._others: dict[str, Tensor] = {}
 
@@ -138,6 +140,11 @@ class History:
         self._rows[self.length] = row.detach()
         self.length += 1
 
+    @property
+    def newest(self) -> Tensor:
+        """The last row (columns,), in place."""
+        return self._rows[self.length - 1]
+
     def reweigh(self, name: str, weight: float) -> None:
         """Give a loss another weight from now on. The totals of earlier rows are shown with the new one too.
 
@@ -164,8 +171,7 @@ class History:
 
     def last(self) -> float:
         """The newest weighted sum. Waits for the device."""
-        row = self._rows[self.length - 1]
-        return float(torch.where(self.weights > 0, row * self.weights, 0.0).sum())
+        return float(torch.where(self.weights > 0, self.newest * self.weights, 0.0).sum())
 
     def table(self) -> dict[str, list[float]]:
         """Every loss as recorded, unweighted, and the weighted sum as `total`."""
@@ -207,6 +213,7 @@ class Loop:
         history: where the progress bar reads the loss.
         label: the text before the bar.
         show: draw a progress bar (needs tqdm, `recon_engine[cli]`).
+        stops: asked after each iteration whether to end, given whether Ctrl-C was pressed.
 
     Attributes:
         interrupted: Ctrl-C ended it early.
@@ -218,8 +225,16 @@ class Loop:
         [2.0, 2.0, 2.0]
     """
 
-    def __init__(self, iterations: int, history: History, label: str = "", show: bool = False) -> None:
+    def __init__(
+        self,
+        iterations: int,
+        history: History,
+        label: str = "",
+        show: bool = False,
+        stops: Callable[[bool], bool] = bool,
+    ) -> None:
         self.iterations = iterations
+        self._stops = stops
         self.history = history
         self.interrupted = False
         self.seconds = 0.0
@@ -243,11 +258,11 @@ class Loop:
                     done += 1
                     now = time.perf_counter()
                     self.seconds = now - began
-                    if now - shown > _LOG_SECONDS or done == self.iterations or interrupt.pressed:
+                    self.interrupted = self._stops(interrupt.pressed)
+                    if now - shown > _LOG_SECONDS or done == self.iterations or self.interrupted:
                         self._log(done - counted)
                         counted, shown = done, now
-                    if interrupt.pressed:
-                        self.interrupted = True
+                    if self.interrupted:
                         break
                 if done > counted:
                     self._log(done - counted)

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._processes import Processes
 from ._run import History, Loop, OwnRandom
-from ._views import ViewSettings
 
 _SAVE_SECONDS = 30.0
 
@@ -122,6 +122,8 @@ class Training:
         show_progress: draw it.
         before: called with the number of each step before it, for instance to set learning rates.
         after: called after each step, for instance to keep parameters in their range.
+        processes: those that make each step together; gradients and recorded losses are means over them. This one alone
+            when not given.
 
     Raises:
         ValueError: the checkpoint is of another run.
@@ -141,19 +143,27 @@ class Training:
         show_progress: bool,
         before: Callable[[int], None] | None = None,
         after: Callable[[], None] | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self.model, self.optimizers, self.losses, self.history = model, optimizers, losses, history
         self.random, self.checkpoint = random, checkpoint
         self.before, self.after = before, after
-        kept = checkpoint.load()
+        self.processes = processes = Processes() if processes is None else processes
+        kept = processes.first(checkpoint.load)
         if kept is not None:
+            if len(kept["random"]) != processes.count:
+                raise ValueError(
+                    f"the checkpoint {checkpoint.path} is of a run with {len(kept['random'])} processes, not "
+                    f"{processes.count}: start as many, or remove it"
+                )
             model.load_state_dict(kept["model"])
             for optimizer, state in zip(optimizers, kept["optimizers"], strict=True):
                 optimizer.load_state_dict(state)
             history.restore(kept["losses"])
-            random.restore(kept["random"])
-        self.loop = Loop(iterations, history, label, show_progress)
+            random.restore(kept["random"][processes.rank])
+        self.loop = Loop(iterations, history, label, show_progress and processes.is_first, processes.any)
         self.loop.seconds = 0.0 if kept is None else kept["seconds"]
+        self._total = processes.averaged(_Total(model, self._losses_of_step))
 
     def __iter__(self) -> Iterator[int]:
         """The numbers of the steps that are left, each after it was made. Ctrl-C ends them after the current one.
@@ -161,86 +171,57 @@ class Training:
         Raises:
             FloatingPointError: the learning rate was too high.
             OSError: the checkpoint cannot be written; the one before is kept.
+            PeerError: another process failed.
         """
         self.save()  # a place that cannot hold it is known before any work is done
         for i in self.loop:
             with self.random:
                 self._step(i)
-            if self.checkpoint.is_due:
+            if self.processes.any(self.processes.is_first and self.checkpoint.is_due):
                 self.save()
             yield i
         self.save()
 
     def save(self) -> None:
         """Write the checkpoint now."""
-        self.checkpoint.save(
-            {
-                "model": self.model.state_dict(),
-                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-                "losses": self.history.rows(),
-                "seconds": self.loop.seconds,
-                "random": self.random.state(),
-            }
-        )
+        random = self.processes.gather(self.random.state())
+
+        def write() -> None:
+            self.checkpoint.save(
+                {
+                    "model": self.model.state_dict(),
+                    "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+                    "losses": self.history.rows(),
+                    "seconds": self.loop.seconds,
+                    "random": random,
+                }
+            )
+
+        self.processes.first(write)
 
     def _step(self, i: int) -> None:
         if self.before is not None:
             self.before(i)
         for optimizer in self.optimizers:
             optimizer.zero_grad()
-        self.history.total(self.losses(self.random.generator)).backward()
+        self.processes.backward(self._total())
+        self.processes.average_(self.history.newest)
         for optimizer in self.optimizers:
             optimizer.step()
         if self.after is not None:
             self.after()
 
+    def _losses_of_step(self) -> Tensor:
+        return self.history.total(self.losses(self.random.generator))
 
-def train(
-    model: torch.nn.Module,
-    losses: Callable[[torch.Generator], Sequence[Callable[[], Tensor]]],
-    history: History,
-    settings: ViewSettings,
-    checkpoint: Checkpoint,
-    *,
-    label: str,
-    show_progress: bool,
-) -> Loop:
-    """Adam on the parameters of a module, from the checkpoint on, if there is one: a whole `Training`.
 
-    Args:
-        model: its parameters are changed in place.
-        losses: as for `Training`.
-        history: where the losses go.
-        settings: iterations, learning rate, seed.
-        checkpoint: where the state goes every now and then, and at the end.
-        label: the text before the progress bar.
-        show_progress: draw it.
+class _Total(torch.nn.Module):
+    """All losses of a step as a module: whatever they do with the model, its gradients can be averaged."""
 
-    Returns:
-        How the loop went.
+    def __init__(self, model: torch.nn.Module, total: Callable[[], Tensor]) -> None:
+        super().__init__()
+        self.model = model
+        self._total = total
 
-    Raises:
-        ValueError: the checkpoint is of another run.
-        FloatingPointError: the learning rate was too high.
-    """
-    device = next(model.parameters()).device
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
-
-    def set_rate(i: int) -> None:
-        optimizer.param_groups[0]["lr"] = settings.learning_rate_at(i)
-
-    training = Training(
-        model,
-        [optimizer],
-        losses,
-        history,
-        OwnRandom(settings.seed, device),
-        checkpoint,
-        iterations=settings.iterations,
-        label=label,
-        show_progress=show_progress,
-        before=set_rate,
-    )
-    for _ in training:
-        pass
-    return training.loop
+    def forward(self) -> Tensor:
+        return self._total()

@@ -95,6 +95,10 @@ class CameraSettings:
         """Angles half-way between the azimuths of the fit, at elevations of their own; (held_out,) each."""
         return self._elevations(torch.arange(self.held_out) + 0.5), 360 * self.gaps() / (self.views - 1)
 
+    def rate_factor_at(self, iteration: int) -> float:
+        """What the steps of Adam are multiplied with in an iteration, counted from 0."""
+        return 0.1 if iteration >= round(0.75 * self.iterations) else 1.0
+
     def gaps(self) -> Tensor:
         """(held_out,) numbers half-way between those of neighbouring cameras of the fit, counted from 0."""
         return torch.arange(self.held_out) * (self.views - 1) // self.held_out + 0.5
@@ -135,10 +139,6 @@ class ViewSettings(CameraSettings):
         """Depths of the first and the last sample of a ray."""
         near = self.distance - min(_MARGIN, 0.99 * self.distance) if self.min_depth is None else self.min_depth
         return near, self.distance + _MARGIN if self.max_depth is None else self.max_depth
-
-    def learning_rate_at(self, iteration: int) -> float:
-        """The step of an iteration, counted from 0."""
-        return self.learning_rate * (0.1 if iteration >= round(0.75 * self.iterations) else 1.0)
 
 
 class Frame(NamedTuple):

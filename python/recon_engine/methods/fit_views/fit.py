@@ -8,7 +8,7 @@ surface smooth.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,10 @@ from recon_engine.loss import mesh_edge_loss, mesh_laplacian_smoothing, mesh_nor
 from recon_engine.renderer import BlendParams, MeshRasterizer, MeshRenderer, RasterizationSettings, SoftPhongShader
 from recon_engine.structures import Meshes
 
-from .._captured import of_capture, settings_of
-from .._fields import FieldResult, measures, turning
+from .._fields import FieldResult
 from .._live import Live
-from .._run import History, OwnRandom
-from .._train import Checkpoint, Training
-from .._views import Cameras, Subject, lights_of, of_mesh, sharp_pictures
+from .._picture_fit import PictureFit
+from .._views import Cameras, Subject, lights_of, sharp_pictures
 from .model import SphereModel
 from .settings import FitViewsSettings, view_settings
 
@@ -52,7 +50,7 @@ class FitViewsResult(FieldResult):
     settings: FitViewsSettings
 
 
-class ViewFit:
+class ViewFit(PictureFit[FitViewsSettings, FitViewsResult]):
     """A fit step by step: iterate over it, look at `mesh()`, stop when you like, and ask for `result()`.
 
     Between steps `history.reweigh` changes the weight of a loss; a class derived from this one may compute other
@@ -61,17 +59,15 @@ class ViewFit:
     Args:
         subject: the views.
         settings: `view_settings()` when not given.
-        checkpoint: a file that the state is kept in every half minute and at the end. Where it exists the fit goes on
-            from it, and ends as if it had not been stopped.
-        show_progress: draw a progress bar.
         live: a file that the mesh is written to every second, for `recon view`.
+        **options: see `PictureFit`: `checkpoint`, `show_progress`, `distributed`.
 
     Attributes:
         model: the sphere, whose parameters may be changed.
         history: the losses so far.
 
     Raises:
-        ValueError: a checkpoint of another run.
+        ValueError: a checkpoint of another run; `distributed` without a process group.
 
     Example:
         >>> from recon_engine.methods.shapes import building
@@ -82,62 +78,28 @@ class ViewFit:
         642
     """
 
+    method = "fit-views"
+    label = "fitting"
+
     def __init__(
         self,
         subject: Subject,
         settings: FitViewsSettings | None = None,
         *,
-        checkpoint: Path | None = None,
-        show_progress: bool = False,
         live: Path | None = None,
-    ) -> None:
-        self.subject = subject
-        self.settings = settings = view_settings() if settings is None else settings
-        self.device = subject.frame.center.device
-        self.model = SphereModel(settings, self.device)
-        weights = [getattr(settings, f"weight_{name}") for name in LOSSES]
-        self.history = History(LOSSES, weights, settings.iterations, self.device)
-        self._renderer = _soft_renderer(settings, self.device)
-        self._live = Live(live, settings.iterations, self._placed)
-        optimizers = _optimizers(self.model, settings)
-        rates = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
-
-        def set_rates(i: int) -> None:
-            for optimizer, rate in zip(optimizers, rates, strict=True):
-                if isinstance(optimizer, torch.optim.Adam):
-                    optimizer.param_groups[0]["lr"] = rate * settings.rate_factor_at(i)
-
-        self._training = Training(
-            self.model,
-            optimizers,
-            self.losses,
-            self.history,
-            OwnRandom(settings.seed, self.device),
-            Checkpoint(checkpoint, {"method": "fit-views", "target": subject.about, **asdict(settings)}),
-            iterations=settings.iterations,
-            label="fitting",
-            show_progress=show_progress,
-            before=set_rates,
-        )
-
-    @classmethod
-    def to_mesh(cls, target: Meshes, settings: FitViewsSettings | None = None, **options: Any) -> ViewFit:
-        """A fit to pictures of a mesh; see `from_mesh`."""
-        settings = view_settings() if settings is None else settings
-        return cls(of_mesh(target, settings), settings, **options)
-
-    @classmethod
-    def to_capture(
-        cls,
-        capture: Capture,
-        settings: FitViewsSettings | None = None,
-        *,
-        device: torch.device | str = "cpu",
         **options: Any,
-    ) -> ViewFit:
-        """A fit to pictures from files; see `from_capture`."""
-        subject = of_capture(capture, device)
-        return cls(subject, settings_of(subject, view_settings() if settings is None else settings), **options)
+    ) -> None:
+        settings = self.default_settings() if settings is None else settings
+        self.model = SphereModel(settings, subject.frame.center.device)
+        self._renderer = _soft_renderer(settings, subject.frame.center.device)
+        weights = {name: getattr(settings, f"weight_{name}") for name in LOSSES}
+        super().__init__(subject, settings, self.model, _optimizers(self.model, settings), weights, **options)
+        self._live = Live(live if self.processes.is_first else None, settings.iterations, self._placed)
+
+    @staticmethod
+    def default_settings() -> FitViewsSettings:
+        """`view_settings()`."""
+        return view_settings()
 
     def __iter__(self) -> Iterator[int]:
         """The numbers of the steps that are left, each after it was made. Ctrl-C ends them after the current one.
@@ -145,7 +107,7 @@ class ViewFit:
         Raises:
             FloatingPointError: a learning rate was too high.
         """
-        for step in self._training:
+        for step in super().__iter__():
             if self._live.path is not None:
                 self._live.show(self.mesh(), self.history)
             yield step
@@ -154,13 +116,11 @@ class ViewFit:
         """The losses of one step in the order of `LOSSES`, each as a function that computes it.
 
         Args:
-            generator: draws the views.
+            generator: draws the views; the same in all processes.
         """
-        views = self.subject.views
-        count = min(self.settings.views_per_iteration, len(views))
-        picked = torch.randperm(len(views), generator=generator)[:count].to(self.device)
+        views, picked = self.subject.views, self.pick(generator)
         mesh = self.model()
-        got = self._renderer(self.model(count), cameras=views.cameras[picked])
+        got = self._renderer(self.model(len(picked)), cameras=views.cameras[picked])
         alpha, expected = got[..., 3:], views.rgba[picked]
         # Where an edge fades its colour does not: on the black behind the pictures it is as dark as it is faint.
         rgb = got[..., :3] * alpha
@@ -183,24 +143,13 @@ class ViewFit:
 
     def result(self) -> FitViewsResult:
         """What was reached so far."""
-        subject, settings, fitted = self.subject, self.settings, self.mesh()
-        see = partial(render, fitted, settings=settings)
+        fitted = self.mesh()
         return FitViewsResult(
-            center=subject.frame.center,
-            scale=subject.frame.scale,
-            rotation=subject.frame.rotation,
-            views=subject.views,
-            held_out=subject.held_out,
-            **measures(see, subject.held_out),
-            turntable=turning(see, subject, settings),
-            history=self.history,
-            settings=settings,
-            interrupted=self.history.length < settings.iterations,
-            seconds=self._training.loop.seconds,
+            **self._reached(partial(render, fitted, settings=self.settings)),
             mesh=self._placed(fitted),
             fitted=fitted,
             start=self.model.start,
-            target=None if subject.placed is None else subject.placed.mesh,
+            target=None if self.subject.placed is None else self.subject.placed.mesh,
         )
 
 
@@ -230,7 +179,7 @@ def from_mesh(
             run.
         FloatingPointError: a learning rate was too high.
     """
-    return _whole(ViewFit.to_mesh(target, settings, checkpoint=checkpoint, show_progress=show_progress, live=live))
+    return ViewFit.to_mesh(target, settings, checkpoint=checkpoint, show_progress=show_progress, live=live).run()
 
 
 def from_capture(
@@ -261,18 +210,12 @@ def from_capture(
         FloatingPointError: a learning rate was too high.
     """
     options: dict[str, Any] = {"checkpoint": checkpoint, "show_progress": show_progress, "live": live}
-    return _whole(ViewFit.to_capture(capture, settings, device=device, **options))
+    return ViewFit.to_capture(capture, settings, device=device, **options).run()
 
 
 def render(mesh: Meshes, cameras: Cameras, settings: FitViewsSettings) -> Tensor:
     """(N, S, S, 4): colours on black and coverage of one mesh in the light of the settings, without gradients."""
     return sharp_pictures(lambda _: mesh, cameras, settings)
-
-
-def _whole(fit: ViewFit) -> FitViewsResult:
-    for _ in fit:
-        pass
-    return fit.result()
 
 
 def _optimizers(model: SphereModel, settings: FitViewsSettings) -> list[torch.optim.Optimizer]:

@@ -84,10 +84,6 @@ class FitViewsSettings(CameraSettings):
         """Squared distance from a face, in NDC, beyond which it does not count: its alpha would be below 1e-4."""
         return math.log(1.0 / 1e-4 - 1.0) * self.sigma
 
-    def rate_factor_at(self, iteration: int) -> float:
-        """What the steps of Adam are multiplied with in an iteration, counted from 0."""
-        return 0.1 if iteration >= round(0.75 * self.iterations) else 1.0
-
     def fitted_angles(self) -> tuple[Tensor, Tensor]:
         """Elevations and azimuths of the cameras that a fit sees, (views,) each."""
         if self.path == "around":

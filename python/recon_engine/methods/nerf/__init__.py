@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from .field import RadianceField
-from .fit import NerfResult, from_capture, from_mesh, render
+from .fit import NerfFit, NerfResult, from_capture, from_mesh, render
 from .results import load_field, save_results
 from .settings import NerfSettings, nerf_settings
 
 __all__ = [
+    "NerfFit",
     "NerfResult",
     "NerfSettings",
     "RadianceField",

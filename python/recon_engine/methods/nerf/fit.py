@@ -7,10 +7,11 @@ NeRF, ECCV 2020, with the smaller network and the losses of the documented chapt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,11 +25,10 @@ from recon_engine.renderer import (
 )
 from recon_engine.structures import Meshes
 
-from .._captured import of_capture, settings_of
-from .._fields import LOSSES, FieldResult, measures, turning
-from .._run import History, seeded
-from .._train import Checkpoint, train
-from .._views import Cameras, Pictures, Subject, huber, of_mesh
+from .._fields import LOSSES, FieldResult
+from .._picture_fit import PictureFit
+from .._run import seeded
+from .._views import Cameras, Subject, huber
 from .field import RadianceField
 from .settings import NerfSettings, nerf_settings
 
@@ -44,6 +44,66 @@ class NerfResult(FieldResult):
 
     field: RadianceField
     settings: NerfSettings
+
+
+class NerfFit(PictureFit[NerfSettings, NerfResult]):
+    """The fit of a radiance field step by step: iterate over it, look at `model`, stop when you like.
+
+    Args:
+        subject: the pictures.
+        settings: `nerf_settings()` when not given.
+        **options: see `PictureFit`: `checkpoint`, `show_progress`, `distributed`.
+
+    Attributes:
+        model: the network, which may be changed.
+        history: the losses so far.
+
+    Raises:
+        ValueError: a checkpoint of another run; `distributed` without a process group.
+
+    Example:
+        >>> from recon_engine.methods.shapes import building
+        >>> fit = NerfFit.to_mesh(building(colors=True), nerf_settings(fast=True, rays_per_view=8, iterations=3))
+        >>> [step for step in fit]
+        [0, 1, 2]
+        >>> len(fit.history.table()["color"])
+        3
+    """
+
+    method = "nerf"
+    label = "fitting a radiance field"
+
+    def __init__(self, subject: Subject, settings: NerfSettings | None = None, **options: Any) -> None:
+        settings = self.default_settings() if settings is None else settings
+        device = subject.frame.center.device
+        with seeded(settings.seed, device):
+            self.model = RadianceField(settings.harmonics, settings.omega, settings.hidden).to(device)
+        self._renderer = _random_rays(settings)
+        adam = torch.optim.Adam(self.model.parameters(), lr=settings.learning_rate, fused=True)
+        super().__init__(subject, settings, self.model, [adam], dict.fromkeys(LOSSES, 1.0), **options)
+
+    @staticmethod
+    def default_settings() -> NerfSettings:
+        """`nerf_settings()`."""
+        return nerf_settings()
+
+    def losses(self, generator: torch.Generator) -> Sequence[Callable[[], Tensor]]:
+        """Colours and silhouettes along random rays of some views, drawn at random, against the pictures.
+
+        Args:
+            generator: draws the views; the same in all processes.
+        """
+        views, scale, picked = self.subject.views, self.settings.huber, self.pick(generator)
+        got, rays = self._renderer(views.cameras[picked], volumetric_function=self.model)
+        expected = views.at(picked, rays.xys)
+        return (
+            partial(huber, got[..., :3], expected[..., :3], scale),
+            partial(huber, got[..., 3], expected[..., 3], scale),
+        )
+
+    def result(self) -> NerfResult:
+        """What was reached so far."""
+        return NerfResult(**self._reached(partial(render, self.model, settings=self.settings)), field=self.model)
 
 
 def from_mesh(
@@ -70,8 +130,7 @@ def from_mesh(
             run.
         FloatingPointError: the learning rate was too high.
     """
-    settings = nerf_settings() if settings is None else settings
-    return _fit(of_mesh(target, settings), settings, checkpoint, show_progress)
+    return NerfFit.to_mesh(target, settings, checkpoint=checkpoint, show_progress=show_progress).run()
 
 
 def from_capture(
@@ -100,40 +159,8 @@ def from_capture(
         ValueError: cameras that do not fit the pictures; a checkpoint of another run.
         FloatingPointError: the learning rate was too high.
     """
-    settings = nerf_settings() if settings is None else settings
-    subject = of_capture(capture, device)
-    return _fit(subject, settings_of(subject, settings), checkpoint, show_progress)
-
-
-def _fit(subject: Subject, settings: NerfSettings, checkpoint: Path | None, show_progress: bool) -> NerfResult:
-    device = subject.frame.center.device
-    with seeded(settings.seed, device):
-        field = RadianceField(settings.harmonics, settings.omega, settings.hidden).to(device)
-    history = History(LOSSES, (1.0, 1.0), settings.iterations, device)
-    loop = train(
-        field,
-        partial(_losses, field, _random_rays(settings), subject.views, settings),
-        history,
-        settings,
-        Checkpoint(checkpoint, {"method": "nerf", "target": subject.about, **asdict(settings)}),
-        label="fitting a radiance field",
-        show_progress=show_progress,
-    )
-    see = partial(render, field, settings=settings)
-    return NerfResult(
-        center=subject.frame.center,
-        scale=subject.frame.scale,
-        rotation=subject.frame.rotation,
-        views=subject.views,
-        held_out=subject.held_out,
-        **measures(see, subject.held_out),
-        turntable=turning(see, subject, settings),
-        history=history,
-        settings=settings,
-        interrupted=loop.interrupted,
-        seconds=loop.seconds,
-        field=field,
-    )
+    options: dict[str, Any] = {"checkpoint": checkpoint, "show_progress": show_progress}
+    return NerfFit.to_capture(capture, settings, device=device, **options).run()
 
 
 def render(field: RadianceField, cameras: Cameras, settings: NerfSettings) -> Tensor:
@@ -166,21 +193,3 @@ def _random_rays(settings: NerfSettings) -> ImplicitRenderer:
         stratified_sampling=settings.stratified,
     )
     return ImplicitRenderer(rays, EmissionAbsorptionRaymarcher())
-
-
-def _losses(
-    field: RadianceField,
-    renderer: ImplicitRenderer,
-    views: Pictures,
-    settings: NerfSettings,
-    generator: torch.Generator,
-) -> Sequence[partial[Tensor]]:
-    """Colours and silhouettes along random rays of some views, drawn at random, against the pictures."""
-    count = min(settings.views_per_iteration, settings.views)
-    picked = torch.randperm(settings.views, generator=generator)[:count].to(views.rgba.device)
-    got, rays = renderer(views.cameras[picked], volumetric_function=field)
-    expected = views.at(picked, rays.xys)
-    return (
-        partial(huber, got[..., :3], expected[..., :3], settings.huber),
-        partial(huber, got[..., 3], expected[..., 3], settings.huber),
-    )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from .fit import VolumeModel, VolumeResult, from_capture, from_mesh, render
+from .fit import VolumeFit, VolumeModel, VolumeResult, from_capture, from_mesh, render
 from .results import load_volume, save_results
 from .settings import VolumeSettings, volume_settings
 
 __all__ = [
+    "VolumeFit",
     "VolumeModel",
     "VolumeResult",
     "VolumeSettings",

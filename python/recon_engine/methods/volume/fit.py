@@ -7,8 +7,8 @@ rendering, 1995); its opacity is the silhouette. Both are compared with pictures
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,9 @@ from recon_engine.renderer import (
 )
 from recon_engine.structures import Meshes, Volumes
 
-from .._captured import of_capture, settings_of
-from .._fields import LOSSES, FieldResult, measures, turning
-from .._run import History
-from .._train import Checkpoint, train
-from .._views import Cameras, Pictures, Subject, huber, of_mesh
+from .._fields import LOSSES, FieldResult
+from .._picture_fit import PictureFit
+from .._views import Cameras, Subject, huber
 from .settings import VolumeSettings, volume_settings
 
 _START_DENSITY = -4.0  # its sigmoid, 0.018, is thin enough that every voxel is seen
@@ -71,6 +69,71 @@ class VolumeModel(torch.nn.Module):
         )
 
 
+class VolumeFit(PictureFit[VolumeSettings, VolumeResult]):
+    """The fit of a volume step by step: iterate over it, look at `volumes()`, stop when you like, ask for `result()`.
+
+    Args:
+        subject: the pictures.
+        settings: `volume_settings()` when not given.
+        **options: see `PictureFit`: `checkpoint`, `show_progress`, `distributed`.
+
+    Attributes:
+        model: the free numbers of the volume, which may be changed.
+        history: the losses so far.
+
+    Raises:
+        ValueError: a checkpoint of another run; `distributed` without a process group.
+
+    Example:
+        >>> from recon_engine.methods.shapes import building
+        >>> fit = VolumeFit.to_mesh(building(colors=True), volume_settings(fast=True, resolution=8, iterations=3))
+        >>> [step for step in fit]
+        [0, 1, 2]
+        >>> fit.volumes().densities().shape
+        torch.Size([1, 1, 8, 8, 8])
+    """
+
+    method = "volume"
+    label = "fitting a volume"
+
+    def __init__(self, subject: Subject, settings: VolumeSettings | None = None, **options: Any) -> None:
+        settings = self.default_settings() if settings is None else settings
+        self.model = VolumeModel(settings).to(subject.frame.center.device)
+        self._renderer = _renderer(settings)
+        adam = torch.optim.Adam(self.model.parameters(), lr=settings.learning_rate, fused=True)
+        super().__init__(subject, settings, self.model, [adam], dict.fromkeys(LOSSES, 1.0), **options)
+
+    @staticmethod
+    def default_settings() -> VolumeSettings:
+        """`volume_settings()`."""
+        return volume_settings()
+
+    def losses(self, generator: torch.Generator) -> Sequence[Callable[[], Tensor]]:
+        """Colours and silhouettes of some views, drawn at random, against the pictures.
+
+        Args:
+            generator: draws the views; the same in all processes.
+        """
+        views, scale, picked = self.subject.views, self.settings.huber, self.pick(generator)
+        images, rays = self._renderer(cameras=views.cameras[picked], volumes=self.model())
+        got = images.reshape(len(picked), -1, 4)
+        expected = views.at(picked, rays.xys.reshape(len(picked), -1, 2))
+        return (
+            partial(huber, got[..., :3], expected[..., :3], scale),
+            partial(huber, got[..., 3], expected[..., 3], scale),
+        )
+
+    def volumes(self) -> Volumes:
+        """The volume as it is now, in the units of the fit; without gradients."""
+        with torch.no_grad():
+            return self.model()
+
+    def result(self) -> VolumeResult:
+        """What was reached so far."""
+        volumes = self.volumes()
+        return VolumeResult(**self._reached(partial(render, volumes, settings=self.settings)), volumes=volumes)
+
+
 def from_mesh(
     target: Meshes,
     settings: VolumeSettings | None = None,
@@ -95,8 +158,7 @@ def from_mesh(
             run.
         FloatingPointError: the learning rate was too high.
     """
-    settings = volume_settings() if settings is None else settings
-    return _fit(of_mesh(target, settings), settings, checkpoint, show_progress)
+    return VolumeFit.to_mesh(target, settings, checkpoint=checkpoint, show_progress=show_progress).run()
 
 
 def from_capture(
@@ -125,41 +187,8 @@ def from_capture(
         ValueError: cameras that do not fit the pictures; a checkpoint of another run.
         FloatingPointError: the learning rate was too high.
     """
-    settings = volume_settings() if settings is None else settings
-    subject = of_capture(capture, device)
-    return _fit(subject, settings_of(subject, settings), checkpoint, show_progress)
-
-
-def _fit(subject: Subject, settings: VolumeSettings, checkpoint: Path | None, show_progress: bool) -> VolumeResult:
-    device = subject.frame.center.device
-    model = VolumeModel(settings).to(device)
-    history = History(LOSSES, (1.0, 1.0), settings.iterations, device)
-    loop = train(
-        model,
-        partial(_losses, model, _renderer(settings), subject.views, settings),
-        history,
-        settings,
-        Checkpoint(checkpoint, {"method": "volume", "target": subject.about, **asdict(settings)}),
-        label="fitting a volume",
-        show_progress=show_progress,
-    )
-    with torch.no_grad():
-        volumes = model()
-    see = partial(render, volumes, settings=settings)
-    return VolumeResult(
-        center=subject.frame.center,
-        scale=subject.frame.scale,
-        rotation=subject.frame.rotation,
-        views=subject.views,
-        held_out=subject.held_out,
-        **measures(see, subject.held_out),
-        turntable=turning(see, subject, settings),
-        history=history,
-        settings=settings,
-        interrupted=loop.interrupted,
-        seconds=loop.seconds,
-        volumes=volumes,
-    )
+    options: dict[str, Any] = {"checkpoint": checkpoint, "show_progress": show_progress}
+    return VolumeFit.to_capture(capture, settings, device=device, **options).run()
 
 
 def render(volumes: Volumes, cameras: Cameras, settings: VolumeSettings) -> Tensor:
@@ -194,18 +223,3 @@ def _renderer(settings: VolumeSettings) -> VolumeRenderer:
         stratified_sampling=settings.stratified,
     )
     return VolumeRenderer(_OneVolume(rays), EmissionAbsorptionRaymarcher())
-
-
-def _losses(
-    model: VolumeModel, renderer: VolumeRenderer, views: Pictures, settings: VolumeSettings, generator: torch.Generator
-) -> Sequence[partial[Tensor]]:
-    """Colours and silhouettes of some views, drawn at random, against the pictures."""
-    count = min(settings.views_per_iteration, settings.views)
-    picked = torch.randperm(settings.views, generator=generator)[:count].to(views.rgba.device)
-    images, rays = renderer(cameras=views.cameras[picked], volumes=model())
-    got = images.reshape(count, -1, 4)
-    expected = views.at(picked, rays.xys.reshape(count, -1, 2))
-    return (
-        partial(huber, got[..., :3], expected[..., :3], settings.huber),
-        partial(huber, got[..., 3], expected[..., 3], settings.huber),
-    )
