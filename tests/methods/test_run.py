@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from recon_engine.methods._run import History, Loop, OwnRandom, extra, results_folder, seeded
+from recon_engine.methods._run import History, Loop, OwnRandom, check_folder, extra, results_folder, seeded
 
 
 def history(iterations: int = 10) -> History:
@@ -231,6 +231,31 @@ def test_a_failed_overwrite_keeps_the_old_folder(tmp_path):
         raise RuntimeError
     assert names(tmp_path) == ["out"]
     assert (tmp_path / "out" / "metrics.json").read_text() == "old"
+
+
+def test_what_killed_runs_left_is_removed(tmp_path):
+    for name in (".out.12345678.part", ".out.abcd_fgh.old", ".out.x.12345678.part", ".other.12345678.part", ".out.bak"):
+        make_results(tmp_path / name, "old")
+    with results_folder(tmp_path / "out") as work:
+        (work / "metrics.json").write_text("{}")
+    assert names(tmp_path) == [".other.12345678.part", ".out.bak", ".out.x.12345678.part", "out"]
+
+
+def test_places_where_nothing_can_be_made_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in (".", "..", "/", "a/.."):
+        with pytest.raises(ValueError, match="must have a name of its own, got"):
+            check_folder(Path(path), overwrite=True)
+    with pytest.raises(OSError, match="File name too long"):
+        check_folder(tmp_path / (250 * "x"), overwrite=False)
+    monkeypatch.setattr("tempfile.mkdtemp", read_only)
+    with pytest.raises(PermissionError, match=r"out cannot be made in .*: Read-only file system"):
+        check_folder(tmp_path / "deep" / "out", overwrite=False)
+    assert names(tmp_path) == []
+
+
+def read_only(*_: object, **__: object) -> str:
+    raise PermissionError(30, "Read-only file system")
 
 
 def test_overwrite_never_touches_a_folder_of_something_else(tmp_path):

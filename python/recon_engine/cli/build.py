@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ._inputs import load_pictures
-from ._runs import check_checkpoint, live_file, save_run
+from ._runs import check_checkpoint, live_file, run_fit
 
 
 def build(
@@ -105,6 +105,4 @@ def build(
         source, given = f"{len(cutouts.names)} pictures in {images.name}", (cutouts, elevation, azimuth)
         shape = None if init is None else load_mesh(init, device)
         fit = partial(method.from_images, *given, settings, init=shape, device=device, **options)
-    if overwrite:
-        checkpoint.unlink(missing_ok=True)
-    return save_run(method.save_results, fit(), out, overwrite or resume, source, checkpoint)
+    return run_fit(fit, method.save_results, out, overwrite, resume, source, checkpoint)

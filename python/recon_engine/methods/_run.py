@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import itertools
 import os
 import shutil
@@ -319,7 +320,11 @@ def check_folder(out: Path, overwrite: bool) -> None:
     Raises:
         FileExistsError: `out` exists and `overwrite` is not set, or it holds something else than results.
         NotADirectoryError: `out`, or what should hold it, is a file.
+        OSError: nothing can be made where `out` should be.
+        ValueError: `out` is this folder, the one above, or the root.
     """
+    if out.name in ("", ".."):
+        raise ValueError(f"the results folder must have a name of its own, got {str(out)!r}")
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"the results folder {out} is a file: choose another name")
     if out.exists() and not overwrite:
@@ -329,15 +334,18 @@ def check_folder(out: Path, overwrite: bool) -> None:
     holder = next(parent for parent in out.absolute().parents if parent.exists())
     if not holder.is_dir():
         raise NotADirectoryError(f"the results folder {out} cannot be made: {holder} is a file")
-    if not os.access(holder, os.W_OK):
-        raise PermissionError(f"the results folder {out} cannot be made: {holder} is not writable")
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=holder))
+    except OSError as error:
+        raise type(error)(f"the results folder {out} cannot be made in {holder}: {error.strerror}") from error
 
 
 @contextlib.contextmanager
 def results_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
     """A folder that appears under its name only when it is complete.
 
-    Files go to a hidden folder beside it, which is renamed at the end and removed on any error, Ctrl-C included.
+    Files go to a hidden folder beside it, which is renamed at the end and removed on any error, Ctrl-C included. Those
+    of runs that were killed are removed with it.
 
     Args:
         out: the final folder.
@@ -367,7 +375,9 @@ def results_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
             if old.exists():
                 old.rename(out)
             raise
-        shutil.rmtree(old, ignore_errors=True)
+        for left in parent.glob(f".{glob.escape(out.name)}.????????.*"):  # of this run and of others that were killed
+            if left.suffix in (".part", ".old"):
+                shutil.rmtree(left, ignore_errors=True)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
