@@ -1,40 +1,10 @@
 #pragma once
 // What the CUDA rasterisers share. One block of 16 x 16 threads for a tile, one thread for a pixel: the block goes
-// through the faces that may touch its tile in ascending order, 256 at a time, keeps those that do in shared memory and
-// calls the kernel's code for them.
-//
-// Which faces may touch a tile is looked up where there are many: the image is divided into at most 256 bins, and every
-// face is compared with every bin, which leaves a bit. A summary has a bit for every 32 faces. Meshes of a batch share
-// the bins; a tile reads the bits of its own mesh's faces. So all sizes follow from the numbers of faces and pixels:
-// nothing can overflow, and nobody waits for the device.
-#include "core/parallel.h"
-#include "raster/scene.h"
+// through the faces that may touch its tile in ascending order, 256 at a time (cuda_bins.h), keeps those that do in
+// shared memory and calls the kernel's code for them.
+#include "raster/cuda_bins.h"
 
 namespace recon {
-
-constexpr int cuda_tile = 16;
-constexpr int cuda_threads = cuda_tile * cuda_tile;
-
-// Bits by bin and face. A group is 32 words, the faces that one block compares with the bins.
-struct CudaBins {
-  static constexpr int64_t most = 256, most_bytes = int64_t{64} << 20, faces_of_group = 1024;
-
-  int64_t side;               // of a bin, in tiles
-  int64_t across, down;       // bins of an image
-  int64_t groups;             // of faces
-  uint32_t *words, *summary;  // across * down, groups [* 32]; a bit of the summary says that a word is not zero
-
-  // Bins of a tile each, or of as many tiles as keep them few and small.
-  CudaBins(int64_t F, int64_t tiles_x, int64_t tiles_y) : side(1), groups((F + faces_of_group - 1) / faces_of_group) {
-    const auto bytes = [&] { return across * down * groups * (faces_of_group / 8); };
-    for (;; side *= 2) {
-      across = (tiles_x + side - 1) / side, down = (tiles_y + side - 1) / side;
-      if (across * down <= 1 || (across * down <= most && bytes() <= most_bytes)) break;
-    }
-    words = summary = nullptr;
-  }
-  int64_t size() const { return across * down * groups * 32; }
-};
 
 // The scene on the device: faces set up, and where their pixels are.
 template <class T>
@@ -86,58 +56,26 @@ struct CudaScene {
   }
 };
 
+#ifdef __CUDACC__
 // Sets the scene up in memory that must live until the kernels that use it were launched.
 template <class T>
 class CudaSceneMemory {
  public:
-  CudaSceneMemory(const RasterInput<T>& in, const Device& device, bool with_bins = true);
+  CudaSceneMemory(const RasterInput<T>& in, const Device& device, bool with_bins = true)
+      : scene(in), faces_(in.F, device), boxes_(in.F, device), near_(in.F, device), bins_(scene, device, with_bins) {
+    scene.faces = faces_.data(), scene.boxes = boxes_.data(), scene.near = near_.data();
+    parallel_for(device, in.F, scene);
+    bins_.fill(scene, device);
+  }
   int64_t num_tiles() const { return scene.num_tiles(); }
   CudaScene<T> scene;
 
  private:
-  // To compare fewer faces than this with a tile takes less time than to find out which.
-  static constexpr int64_t many = 512;
-  int64_t bin_words(bool with_bins) const { return with_bins && scene.in.F > many ? scene.bins.size() : 0; }
-
   Scratch<RasterFace<T>> faces_;
   Scratch<PixelBox> boxes_;
   Scratch<T> near_;
-  Scratch<uint32_t> words_, summary_;
+  CudaBinMemory bins_;
 };
-
-#ifdef __CUDACC__
-constexpr unsigned whole_warp = ~0u;
-
-// Block (x, y) compares the faces of group x with 32 bins: each warp 32 faces, which are one word of each bin.
-template <class T>
-__global__ void __launch_bounds__(CudaBins::faces_of_group) bin_kernel(CudaScene<T> s) {
-  constexpr int warps = CudaBins::faces_of_group / 32;
-  __shared__ uint32_t words[32][warps + 1];  // bins, and a column that keeps them in different banks
-  const CudaBins& bins = s.bins;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const int64_t group = blockIdx.x, f = group * CudaBins::faces_of_group + threadIdx.x;
-  const int first_bin = static_cast<int>(blockIdx.y) * 32, across = static_cast<int>(bins.across);
-  const int num_bins = across * static_cast<int>(bins.down), pixels = static_cast<int>(bins.side) * cuda_tile;
-  PixelBox box = {0, -1, 0, -1};
-  if (f < s.in.F) box = s.boxes[f];
-  const bool any = box.i0 <= box.i1;
-  box = {box.i0 / pixels, box.i1 / pixels, box.j0 / pixels, box.j1 / pixels};
-  uint32_t mine = 0;
-  for (int b = 0, row = first_bin / across, column = first_bin % across; b < 32; ++b) {
-    const bool touches = any && column >= box.i0 && column <= box.i1 && row >= box.j0 && row <= box.j1;
-    const uint32_t word = __ballot_sync(whole_warp, touches);
-    if (lane == b) mine = word;
-    if (++column == across) column = 0, ++row;
-  }
-  words[lane][warp] = mine;
-  __syncthreads();
-  const uint32_t word = words[warp][lane];  // from here on a warp has a bin
-  const int bin = first_bin + warp;
-  const uint32_t summary = __ballot_sync(whole_warp, word != 0);
-  if (bin >= num_bins) return;
-  bins.words[(bin * bins.groups + group) * 32 + lane] = word;
-  if (lane == 0) bins.summary[bin * bins.groups + group] = summary;
-}
 
 // The pixel of this thread. A warp has 8 x 4 neighbouring pixels.
 template <class T>
@@ -160,44 +98,15 @@ struct CudaPixel {
   }
   __device__ int64_t index(const CudaScene<T>& s) const { return (mesh * s.in.H + row) * s.in.W + column; }
 
+  // Whether a box has pixels of the thread's tile.
+  __device__ bool tile_touches(const PixelBox& box) const {
+    return box.i0 <= box.i1 && box.i0 < tile_column + cuda_tile && box.i1 >= tile_column &&
+           box.j0 < tile_row + cuda_tile && box.j1 >= tile_row;
+  }
+
   // A face's pixels of the tile: a bit for each column, and above them one for each row.
   __device__ bool is_in(uint32_t pixels) const {
     return in_image && (pixels >> (column - tile_column) & pixels >> (cuda_tile + row - tile_row) & 1u);
-  }
-};
-
-// A word of bits from each thread, seen as one list of the set bits: the numbers 32 * origin + bit, ascending.
-struct SetBits {
-  uint32_t words[cuda_threads];
-  int32_t origins[cuda_threads], before[cuda_threads];
-  int32_t of_warp[cuda_threads / 32];
-
-  // Returns how many there are.
-  __device__ int load(uint32_t word, int64_t origin) {
-    const int t = threadIdx.x, warp = t / 32, lane = t % 32, count = __popc(word);
-    int up_to = count;
-    for (int offset = 1; offset < 32; offset *= 2) {
-      const int other = __shfl_up_sync(whole_warp, up_to, offset);
-      if (lane >= offset) up_to += other;
-    }
-    words[t] = word, origins[t] = static_cast<int32_t>(origin);
-    if (lane == 31) of_warp[warp] = up_to;
-    __syncthreads();
-    int total = 0;
-    for (int w = 0; w < cuda_threads / 32; ++w) {
-      if (w == warp) before[t] = total + up_to - count;
-      total += of_warp[w];
-    }
-    __syncthreads();
-    return total;
-  }
-  __device__ int64_t operator[](int k) const {
-    int at = 0;
-    for (int step = cuda_threads / 2; step > 0; step /= 2)
-      if (before[at + step] <= k) at += step;
-    uint32_t word = words[at];
-    for (int skip = k - before[at]; skip > 0; --skip) word &= word - 1;
-    return int64_t{32} * origins[at] + __ffs(static_cast<int>(word)) - 1;
   }
 };
 
@@ -205,11 +114,10 @@ struct SetBits {
 template <class T>
 struct CudaTile {
   T x[cuda_tile], y[cuda_tile];  // pixel centres
-  SetBits words, faces;
+  CudaWalk walk;
   int32_t list[cuda_threads];     // of faces
   uint32_t pixels[cuda_threads];  // of each: see CudaPixel::is_in
   T near[cuda_threads];
-  int32_t of_warp[cuda_threads / 32];
 
   // One for a block, whoever asks.
   static __device__ CudaTile& get() {
@@ -247,27 +155,6 @@ __device__ uint32_t pixels_in_tile(const CudaScene<T>& s, const CudaPixel<T>& pi
   return ((2u << i1) - (1u << i0)) | ((2u << j1) - (1u << j0)) << cuda_tile;
 }
 
-// Calls visit(k) for the places k of the tile's list, which holds those of the block's faces that may hit the tile.
-// Each thread brings one face, or -1; they ascend.
-template <class T, class F>
-__device__ void visit_faces(const CudaScene<T>& s, const CudaPixel<T>& pixel, CudaTile<T>& tile, int64_t f,
-                            const F& visit) {
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const uint32_t pixels = f >= 0 ? pixels_in_tile(s, pixel, tile, f) : 0;
-  const uint32_t ballot = __ballot_sync(whole_warp, pixels != 0);
-  if (lane == 0) tile.of_warp[warp] = __popc(ballot);
-  __syncthreads();
-  int at = __popc(ballot & ((1u << lane) - 1u)), total = 0;
-  for (int w = 0; w < cuda_threads / 32; ++w) {
-    if (w < warp) at += tile.of_warp[w];
-    total += tile.of_warp[w];
-  }
-  if (pixels != 0) tile.list[at] = static_cast<int32_t>(f), tile.pixels[at] = pixels, tile.near[at] = s.near[f];
-  __syncthreads();
-  for (int k = 0; k < total; ++k) visit(k);
-  // Some threads may still be at it when others go on: the next call writes the list behind a barrier.
-}
-
 // Calls visit(k) for all faces of the mesh that may hit the tile, in ascending order, as they come by in the tile.
 template <class T, class F>
 __device__ void walk_faces(const CudaScene<T>& s, const CudaPixel<T>& pixel, CudaTile<T>& tile, const F& visit) {
@@ -278,33 +165,14 @@ __device__ void walk_faces(const CudaScene<T>& s, const CudaPixel<T>& pixel, Cud
   // A mesh that claims faces that do not exist cannot raise from here: they are left out.
   const int64_t begin = s.in.first[pixel.mesh], stop = begin + s.in.count[pixel.mesh];
   const int64_t first = begin < 0 ? 0 : begin, end = stop > s.in.F ? s.in.F : stop;
-  if (first >= end) return;
-  if (!s.bins.words) {
-    for (int64_t base = first; base < end; base += cuda_threads)
-      visit_faces(s, pixel, tile, base + t < end ? base + t : -1, visit);
-    return;
-  }
-  const int in_bin = static_cast<int>(s.bins.side) * cuda_tile;
-  const int64_t groups = s.bins.groups, group_size = CudaBins::faces_of_group;
-  const int64_t bin = pixel.tile_row / in_bin * s.bins.across + pixel.tile_column / in_bin;
-  const uint32_t *words = s.bins.words + bin * groups * 32, *summary = s.bins.summary + bin * groups;
-  const int64_t end_group = (end + group_size - 1) / group_size;
-  for (int64_t base = first / group_size; base < end_group; base += cuda_threads) {
-    const int64_t group = base + t;
-    const int num_words = tile.words.load(group < end_group ? summary[group] : 0, group);
-    for (int i = 0; i < num_words; i += cuda_threads) {
-      int64_t word = 0;
-      uint32_t bits = 0;
-      if (i + t < num_words) {
-        word = tile.words[i + t], bits = words[word];
-        if (word * 32 < first) bits &= first - word * 32 < 32 ? ~0u << (first - word * 32) : 0u;
-        if (word * 32 + 32 > end) bits &= end > word * 32 ? ~0u >> (word * 32 + 32 - end) : 0u;
-      }
-      const int num_faces = tile.faces.load(bits, word);
-      for (int j = 0; j < num_faces; j += cuda_threads)
-        visit_faces(s, pixel, tile, j + t < num_faces ? tile.faces[j + t] : -1, visit);
-    }
-  }
+  tile.walk(s.bins, pixel.tile_row, pixel.tile_column, first, end, [&](int64_t f, int64_t) {
+    const uint32_t pixels = f >= 0 ? pixels_in_tile(s, pixel, tile, f) : 0;
+    const auto [at, total] = tile.walk.place(pixels != 0);
+    if (pixels != 0) tile.list[at] = static_cast<int32_t>(f), tile.pixels[at] = pixels, tile.near[at] = s.near[f];
+    __syncthreads();
+    for (int k = 0; k < total; ++k) visit(k);
+    return false;
+  });
 }
 
 // Calls body(face) in every thread for the faces of the mesh, in ascending order, that may hit the thread's pixel:
@@ -357,23 +225,6 @@ __device__ void block_sum(T (&values)[N]) {
     for (int d = 0; d < N; ++d)
       for (unsigned w = 1; w < blockDim.x / 32; ++w) values[d] += partial[w][d];
   __syncthreads();
-}
-
-template <class T>
-CudaSceneMemory<T>::CudaSceneMemory(const RasterInput<T>& in, const Device& device, bool with_bins)
-    : scene(in),
-      faces_(in.F, device),
-      boxes_(in.F, device),
-      near_(in.F, device),
-      words_(bin_words(with_bins), device),
-      summary_(words_.size() / 32, device) {
-  scene.faces = faces_.data(), scene.boxes = boxes_.data(), scene.near = near_.data();
-  parallel_for(device, in.F, scene);
-  if (words_.size() == 0) return;
-  scene.bins.words = words_.data(), scene.bins.summary = summary_.data();
-  const int64_t bins = scene.bins.across * scene.bins.down;
-  const dim3 blocks(static_cast<unsigned>(scene.bins.groups), static_cast<unsigned>((bins + 31) / 32));
-  launch(bin_kernel<T>, blocks, static_cast<unsigned>(CudaBins::faces_of_group), device, scene);
 }
 #endif
 

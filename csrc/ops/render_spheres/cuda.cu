@@ -40,36 +40,24 @@ template <class T>
 class CudaSpheresMemory {
  public:
   CudaSpheresMemory(const SpheresInput<T>& in, const Device& device)
-      : all(in),
-        spheres_(in.B * in.N, device),
-        boxes_(in.B * in.N, device),
-        words_(in.N > many ? all.scene.bins.size() : 0, device),
-        summary_(words_.size() / 32, device) {
-    CudaScene<T>& scene = all.scene;
-    all.spheres = spheres_.data(), scene.boxes = boxes_.data();
+      : all(in), spheres_(in.B * in.N, device), boxes_(in.B * in.N, device), bins_(all.scene, device) {
+    all.spheres = spheres_.data(), all.scene.boxes = boxes_.data();
     parallel_for(device, in.B * in.N, all);
-    if (words_.size() == 0) return;
-    scene.bins.words = words_.data(), scene.bins.summary = summary_.data();
-    const int64_t bins = scene.bins.across * scene.bins.down;
-    const dim3 blocks(static_cast<unsigned>(scene.bins.groups), static_cast<unsigned>((bins + 31) / 32));
-    launch(bin_kernel<T>, blocks, static_cast<unsigned>(CudaBins::faces_of_group), device, scene);
+    bins_.fill(all.scene, device);
   }
   CudaSpheres<T> all;
 
  private:
-  // To compare fewer spheres than this with a tile takes less time than to find out which.
-  static constexpr int64_t many = 512;
   Scratch<Sphere<T>> spheres_;
   Scratch<PixelBox> boxes_;
-  Scratch<uint32_t> words_, summary_;
+  CudaBinMemory bins_;
 };
 
 // What a block knows of its tile.
 template <class T>
 struct CudaSphereTile {
-  SetBits words, bits;
+  CudaWalk walk;
   Sphere<T> list[cuda_threads];
-  int32_t of_warp[cuda_threads / 32];
 
   // One for a block, whoever asks.
   static __device__ CudaSphereTile& get() {
@@ -78,69 +66,21 @@ struct CudaSphereTile {
   }
 };
 
-// Lets the painter of each pixel draw those of the block's spheres that touch the tile. Each thread brings one sphere,
-// or -1; they ascend, and `rest` are left with them. Returns whether all pixels are done.
-template <class T, class Painter>
-__device__ bool visit_spheres(const CudaSpheres<T>& s, const CudaPixel<T>& pixel, CudaSphereTile<T>& tile, int64_t i,
-                              int64_t rest, Painter& painter) {
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  bool touches = false;
-  if (i >= 0) {
-    const PixelBox box = s.scene.boxes[i];
-    touches = box.i0 <= box.i1 && box.i0 < pixel.tile_column + cuda_tile && box.i1 >= pixel.tile_column &&
-              box.j0 < pixel.tile_row + cuda_tile && box.j1 >= pixel.tile_row;
-  }
-  const uint32_t ballot = __ballot_sync(whole_warp, touches);
-  if (lane == 0) tile.of_warp[warp] = __popc(ballot);
-  __syncthreads();
-  int at = __popc(ballot & ((1u << lane) - 1u)), total = 0;
-  for (int w = 0; w < cuda_threads / 32; ++w) {
-    if (w < warp) at += tile.of_warp[w];
-    total += tile.of_warp[w];
-  }
-  if (touches) tile.list[at] = s.spheres[i];
-  __syncthreads();
-  if (total > 0 && !painter.done) painter.finish(tile.list[0].near, rest);
-  for (int k = 0; k < total && !painter.done; ++k) painter.draw(tile.list[k]);
-  // Nobody may fill the list again before all have drawn.
-  return __syncthreads_and(painter.done);
-}
-
-// Draws the spheres of the thread's image, by depth.
+// Lets the painter of each pixel draw the spheres of its image that touch its tile, by depth.
 template <class T, class Painter>
 __device__ void draw_spheres(const CudaSpheres<T>& s, const CudaPixel<T>& pixel, Painter& painter) {
   CudaSphereTile<T>& tile = CudaSphereTile<T>::get();
-  const int t = threadIdx.x;
   const int64_t first = pixel.mesh * s.in.N, end = first + s.in.N;
-  const CudaBins& bins = s.scene.bins;
-  if (!bins.words) {
-    for (int64_t base = first; base < end; base += cuda_threads)
-      if (visit_spheres(s, pixel, tile, base + t < end ? base + t : -1, end - base, painter)) return;
-    return;
-  }
-  const int in_bin = static_cast<int>(bins.side) * cuda_tile;
-  const int64_t groups = bins.groups, group_size = CudaBins::faces_of_group;
-  const int64_t bin = pixel.tile_row / in_bin * bins.across + pixel.tile_column / in_bin;
-  const uint32_t *words = bins.words + bin * groups * 32, *summary = bins.summary + bin * groups;
-  const int64_t end_group = (end + group_size - 1) / group_size;
-  for (int64_t base = first / group_size; base < end_group; base += cuda_threads) {
-    const int64_t group = base + t;
-    const int num_words = tile.words.load(group < end_group ? summary[group] : 0, group);
-    for (int i = 0; i < num_words; i += cuda_threads) {
-      int64_t word = 0;
-      uint32_t bits = 0;
-      if (i + t < num_words) {
-        word = tile.words[i + t], bits = words[word];
-        if (word * 32 < first) bits &= first - word * 32 < 32 ? ~0u << (first - word * 32) : 0u;
-        if (word * 32 + 32 > end) bits &= end > word * 32 ? ~0u >> (word * 32 + 32 - end) : 0u;
-      }
-      const int num_spheres = tile.bits.load(bits, word);
-      for (int j = 0; j < num_spheres; j += cuda_threads) {
-        const int64_t at = j + t < num_spheres ? tile.bits[j + t] : -1;
-        if (visit_spheres(s, pixel, tile, at, end - tile.bits[j], painter)) return;
-      }
-    }
-  }
+  tile.walk(s.scene.bins, pixel.tile_row, pixel.tile_column, first, end, [&](int64_t i, int64_t least) {
+    const bool touches = i >= 0 && pixel.tile_touches(s.scene.boxes[i]);
+    const auto [at, total] = tile.walk.place(touches);
+    if (touches) tile.list[at] = s.spheres[i];
+    __syncthreads();
+    if (total > 0 && !painter.done) painter.finish(tile.list[0].near, end - least);
+    for (int k = 0; k < total && !painter.done; ++k) painter.draw(tile.list[k]);
+    // Nobody may fill the list again before all have drawn; what is left matters to nobody when all are done.
+    return static_cast<bool>(__syncthreads_and(painter.done));
+  });
 }
 
 // The colour of a pixel and the spheres that it tracks, in registers: every index is known to the compiler.
