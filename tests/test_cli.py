@@ -289,6 +289,10 @@ def run_bad(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["build", "--images", "PHOTOS"], "has no cameras: expected transforms.json"),
         (["build", "--images", "PHOTOS", "--init", "CUBE"], "--init and --refine-cameras need --angles FILE.csv"),
         (
+            ["build", "--images", "PHOTOS", "--angles", "ANGLES", "--init", "CUBE", "--coarse-to-fine"],
+            "--start and --coarse-to-fine go without --init",
+        ),
+        (
             ["build", "--images", "PHOTOS", "--angles", "ANGLES", "--cameras", "ANGLES"],
             "either --angles FILE.csv, for cu",
         ),
@@ -631,7 +635,7 @@ def test_ctrl_c_saves_what_was_reached(tmp_path):
 @pytest.mark.parametrize(
     ("command", "options"),
     [
-        ("build", ["--obj", "../cube.obj", "--level=1"]),
+        ("build", ["--obj", "../cube.obj", "--level=1", "--coarse-to-fine"]),
         ("volume", ["--fast", "--resolution=8"]),
         ("fit-views", ["--fast", "--level=1"]),
     ],

@@ -235,6 +235,48 @@ def test_a_fit_that_moves_cameras_goes_on_from_its_checkpoint(house, tmp_path):
     assert torch.equal(resumed.views.azimuth, whole.views.azimuth)
 
 
+def test_triangles_are_split_on_the_way(house, tmp_path):
+    settings = mesh_settings(**SMALL, coarse_to_fine=True)
+    assert [settings.splits_at(i) for i in (0, 4, 5, 9, 10, 19)] == [0, 0, 1, 1, 2, 2]
+    once = mesh_settings(**{**SMALL, "level": 1}, coarse_to_fine=True)
+    assert [once.splits_at(i) for i in (0, 9, 10, 19)] == [0, 0, 1, 1]
+    assert not any(mesh_settings(**SMALL).splits_at(i) for i in range(20))
+
+    fit = BuildFit.to_mesh(house, settings)
+    faces, shapes = [], []
+    for _ in fit:
+        faces.append(len(fit.mesh().faces_packed()))
+        shapes.append(fit.mesh().verts_packed())
+    assert faces == [12] * 5 + [48] * 5 + [192] * 10
+    whole = fit.result()
+    assert len(whole.start.faces_packed()) == 12
+    # A split leaves the shape as it was: the first vertices are the old ones, and one step moves them little.
+    assert float((shapes[10][:26] - shapes[9]).norm(dim=1).max()) < 0.05
+    together = from_meshes([house, house], settings)
+    torch.testing.assert_close(together[1].mesh.verts_packed(), whole.mesh.verts_packed(), rtol=1e-4, atol=1e-5)
+
+    for last in (3, 9, 12):
+        path = tmp_path / f"{last}.checkpoint"
+        part = BuildFit.to_mesh(house, settings, checkpoint=path)
+        part._training.checkpoint.seconds = 0.0
+        for step in part:
+            if step == last:
+                break
+        going_on = BuildFit.to_mesh(house, settings, checkpoint=path)
+        assert torch.equal(going_on.mesh().verts_packed(), shapes[last])
+        for _ in going_on:
+            pass
+        assert torch.equal(going_on.mesh().verts_packed(), shapes[-1])
+        assert going_on.result().history.table() == whole.history.table()
+
+
+def test_the_triangles_of_a_given_mesh_are_not_split(house):
+    pictures, elevation, azimuth = cutouts(house)
+    settings = image_settings(image_size=32, coarse_to_fine=True)
+    with pytest.raises(ValueError, match="coarse_to_fine goes without init"):
+        from_images(pictures, elevation, azimuth, settings, init=create_cube(0))
+
+
 def test_objects_that_are_fitted_together_end_as_each_would_alone(house, built, tmp_path):
     """Two of them, one with another scale and so another field of view."""
     verts = house.verts_packed() * torch.tensor([3.0, 1.0, 2.0])

@@ -155,7 +155,7 @@ class BuildFit:
         self.outlines, self.settings = list(outlines), settings
         self.device = outlines[0].silhouettes.device
         self._starts = [_start(settings, self.device) if each.init is None else each.init for each in outlines]
-        self.model = DeformedMeshes(self._starts)
+        self.model = DeformedMeshes(self._starts, settings.splits)
         self.history = JointHistory(len(outlines), settings, self.device)
         self._renderer = silhouette_renderer(settings, self.device)
         self._targets = torch.stack([each.silhouettes for each in outlines])
@@ -183,6 +183,7 @@ class BuildFit:
             show_progress=show_progress,
             before=self._begin,
         )
+        self.model.split_until(settings.splits_at(max(self.history.length - 1, 0)))
 
     @classmethod
     def to_mesh(cls, target: Meshes, settings: BuildSettings | None = None, **options: Any) -> BuildFit:
@@ -238,6 +239,7 @@ class BuildFit:
 
     def _begin(self, step: int) -> None:
         """What changes with the number of a step."""
+        self.model.split_until(self.settings.splits_at(step))
         rate = self.settings.camera_rate_at(step)
         for optimizer in self._training.optimizers[1:]:
             optimizer.param_groups[0]["lr"] = rate
@@ -452,9 +454,10 @@ def _whole(fit: BuildFit) -> BuildFit:
 
 
 def _start(settings: BuildSettings, device: torch.device | str) -> Meshes:
+    level = settings.level - settings.splits
     if settings.start == "cube":
-        return create_cube(settings.level, device)
-    return ico_sphere(settings.level, device).scale_verts(settings.sphere_radius)
+        return create_cube(level, device)
+    return ico_sphere(level, device).scale_verts(settings.sphere_radius)
 
 
 def _mean_squared_difference(a: Tensor, b: Tensor) -> Tensor:

@@ -96,6 +96,8 @@ class Outlines:
         kept = [cutouts.alpha, elevation, azimuth]
         frame = Frame(torch.zeros(3, device=device), 1.0, torch.eye(3, device=device))
         if init is not None:
+            if settings.coarse_to_fine:
+                raise ValueError("coarse_to_fine goes without init: the triangles of a given mesh stay as they are")
             kept += [*init.verts_list(), *init.faces_list()]
             init, frame = normalize(init.to(device), "init")
         # A cut-out touches its picture's border: the nearest side of the cube from -0.5 to 0.5 just fills the frame.

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from .._settings import above, at_least, at_most, choice, with_changes
 
 Start = Literal["cube", "sphere"]
+_SPLIT_AT = (0.25, 0.5)  # the parts of the iterations after which triangles are split
 Preset = Literal["framed", "documented"]
 
 
@@ -24,6 +25,8 @@ class BuildSettings:
     """The shape that is deformed: a cube of side 1 or a sphere."""
     level: int = 4
     """How often the start's triangles are split into four."""
+    coarse_to_fine: bool = False
+    """Split the start's triangles less often at first, and the deformed mesh's on the way, until `level` is reached."""
     sphere_radius: float = 1.0
     """Radius of the sphere."""
     iterations: int = 2000
@@ -83,6 +86,16 @@ class BuildSettings:
         if not self.refine_cameras or iteration < round(0.25 * self.iterations):
             return 0.0
         return self.camera_rate * (0.1 if iteration >= round(0.75 * self.iterations) else 1.0)
+
+    @property
+    def splits(self) -> int:
+        """How many of the splits of triangles are made on the way."""
+        return min(len(_SPLIT_AT), self.level) if self.coarse_to_fine else 0
+
+    def splits_at(self, iteration: int) -> int:
+        """How many of these have been made in an iteration, counted from 0."""
+        ends = _SPLIT_AT[len(_SPLIT_AT) - self.splits :]
+        return sum(iteration >= round(end * self.iterations) for end in ends)
 
     @property
     def blur_radius(self) -> float:
