@@ -56,8 +56,9 @@ void set_num_threads(int n) { threads_of_this_call = std::max(n, 1); }
 bool deterministic() { return deterministic_call; }
 void set_deterministic(bool on) { deterministic_call = on; }
 
-void for_each_task(int64_t n, const std::function<void(int64_t, int)>& task) {
-  const int threads = static_cast<int>(std::min<int64_t>(num_threads(), n));
+void for_each_task(int64_t n, const std::function<void(int64_t, int)>& task, int64_t cost) {
+  constexpr int64_t worth_a_thread = 20000;
+  const int threads = static_cast<int>(std::min({int64_t{num_threads()}, n, 1 + cost / worth_a_thread}));
   if (threads <= 1) {
     for (int64_t i = 0; i < n; ++i) task(i, 0);
     return;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <functional>
+#include <limits>
 
 #include "core/tensor.h"
 #ifdef __CUDACC__
@@ -21,8 +22,11 @@ void set_deterministic(bool on);
 
 // Runs task(i, worker) for i in [0, n), on up to num_threads() threads that take the next i when they are free.
 // `worker` < num_threads() names the thread, for per-thread memory. One task or one thread: a plain loop.
+// `cost`: what all of it takes one thread at the most, in nanoseconds, where that is known: a thread that is woken has
+// cost some thousands before it does anything.
 // The first exception thrown by a task is rethrown here, after the others have stopped.
-void for_each_task(int64_t n, const std::function<void(int64_t task, int worker)>& task);
+void for_each_task(int64_t n, const std::function<void(int64_t task, int worker)>& task,
+                   int64_t cost = std::numeric_limits<int64_t>::max());
 
 // Splits [0, n) into contiguous ranges of at least `grain` and runs body(begin, end) on them in parallel.
 template <class F>

@@ -40,6 +40,8 @@ class TiledPoints {
   // radii that are negative or not finite.
   TiledPoints(const PointsInput<T>& input, int tile_height);
 
+  // How often a pixel is compared with a point at the most.
+  int64_t num_pairs() const { return static_cast<int64_t>(list.size()) * point_tile_width * tile_height; }
   int64_t num_tiles() const { return input.N * tiles_x * tiles_y; }
 
   PointsInput<T> input;

@@ -33,6 +33,8 @@ class TiledScene {
   // Throws std::invalid_argument for faces out of range and for vertices that are not finite.
   TiledScene(const RasterInput<T>& input, int tile_height);
 
+  // How often a pixel is compared with a face at the most.
+  int64_t num_pairs() const { return static_cast<int64_t>(list.size()) * tile_width * tile_height; }
   int64_t num_tiles() const { return input.N * tiles_x * tiles_y; }
 
   RasterInput<T> input;

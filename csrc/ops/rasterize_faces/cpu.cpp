@@ -78,13 +78,16 @@ void rasterize_faces_cpu(const RasterInput<T>& in, const Fragments<T>& out) {
   const bool stream = slots * static_cast<int64_t>(8 + 5 * sizeof(T)) > (int64_t{8} << 20);
   const Scratch<char> memory(bytes * num_threads(), cpu);
   std::vector<RowBuffer<T>> buffers(num_threads(), RowBuffer<T>(tile_width * out.K));
-  for_each_task(scene.num_tiles(), [&](int64_t index, int worker) {
-    const Tile<T> tile(scene, index);
-    if (tile.list_size == 0) return write_tile<T>(in, tile, nullptr, buffers[worker], out, stream);
-    HitLists<T> lists(memory.data() + bytes * worker, pixels, out.K);
-    collect_hits(scene, tile, lists);
-    write_tile<T>(in, tile, &lists, buffers[worker], out, stream);
-  });
+  for_each_task(
+      scene.num_tiles(),
+      [&](int64_t index, int worker) {
+        const Tile<T> tile(scene, index);
+        if (tile.list_size == 0) return write_tile<T>(in, tile, nullptr, buffers[worker], out, stream);
+        HitLists<T> lists(memory.data() + bytes * worker, pixels, out.K);
+        collect_hits(scene, tile, lists);
+        write_tile<T>(in, tile, &lists, buffers[worker], out, stream);
+      },
+      2 * scene.num_pairs() + slots);
 }
 
 namespace {

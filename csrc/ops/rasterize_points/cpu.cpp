@@ -87,15 +87,18 @@ void rasterize_points_cpu(const PointsInput<T>& in, const PointHits<T>& out) {
   const bool stream = bytes > (int64_t{8} << 20);
   std::vector<TileHits<T>> buffers(num_threads(), TileHits<T>(pixels, out.K));
   std::vector<TilePoints<T>> points(num_threads());
-  for_each_task(scene.num_tiles(), [&](int64_t index, int worker) {
-    const Extent tile = extent_of(scene, index);
-    TileHits<T>& hits = buffers[worker];
-    points[worker].set(scene, tile, index);
-    collect_hits(scene, tile, points[worker], hits);
-    write_tile(in, tile, hits, out, stream);
-    for (int pixel = 0; pixel < pixels; ++pixel)
-      if (hits.count[pixel] > 0) hits.clear(pixel);
-  });
+  for_each_task(
+      scene.num_tiles(),
+      [&](int64_t index, int worker) {
+        const Extent tile = extent_of(scene, index);
+        TileHits<T>& hits = buffers[worker];
+        points[worker].set(scene, tile, index);
+        collect_hits(scene, tile, points[worker], hits);
+        write_tile(in, tile, hits, out, stream);
+        for (int pixel = 0; pixel < pixels; ++pixel)
+          if (hits.count[pixel] > 0) hits.clear(pixel);
+      },
+      2 * scene.num_pairs() + in.N * in.H * in.W * out.K);
 }
 
 namespace {

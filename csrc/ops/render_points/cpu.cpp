@@ -212,21 +212,24 @@ template <class T, class Channels>
 void render(const PointsInput<T>& in, const PointImage<T>& s) {
   const TiledPoints<T> scene(in, tile_height_for(s.C));
   std::vector<Worker<T, Channels>> workers(num_threads(), Worker<T, Channels>(s.C));
-  for_each_task(scene.num_tiles(), [&](int64_t index, int worker) {
-    Worker<T, Channels>& w = workers[worker];
-    const Extent tile = extent_of(scene, index);
-    w.fetch(scene, tile, index, s);
-    w.channels.clear();
-    meet(scene, tile, s, w, [&](const T* feature, int64_t, int first, Mask<T> hit, Pack<T> before, Pack<T> alpha) {
-      w.channels.add(first, hit, before * alpha, feature);
-    });
-    const bool is_mean = s.mode == Compositing::norm_weighted;
-    for_each_pixel(in, tile, [&](int pixel, int64_t at) {
-      const T scale = is_mean ? inverse_sum<T>(w.carried[pixel]) : T(1);
-      for (int64_t c = 0; c < s.C; ++c) s.image[at * s.C + c] = scale * w.channels.at(pixel, c);
-      s.covered[at] = w.count[pixel] > T(0);
-    });
-  });
+  for_each_task(
+      scene.num_tiles(),
+      [&](int64_t index, int worker) {
+        Worker<T, Channels>& w = workers[worker];
+        const Extent tile = extent_of(scene, index);
+        w.fetch(scene, tile, index, s);
+        w.channels.clear();
+        meet(scene, tile, s, w, [&](const T* feature, int64_t, int first, Mask<T> hit, Pack<T> before, Pack<T> alpha) {
+          w.channels.add(first, hit, before * alpha, feature);
+        });
+        const bool is_mean = s.mode == Compositing::norm_weighted;
+        for_each_pixel(in, tile, [&](int pixel, int64_t at) {
+          const T scale = is_mean ? inverse_sum<T>(w.carried[pixel]) : T(1);
+          for (int64_t c = 0; c < s.C; ++c) s.image[at * s.C + c] = scale * w.channels.at(pixel, c);
+          s.covered[at] = w.count[pixel] > T(0);
+        });
+      },
+      (2 + s.C) * scene.num_pairs() + in.N * in.H * in.W * s.C);
 }
 
 // The gradients of points in a tile: x, y and scale, then the features.
@@ -329,22 +332,25 @@ void render_backward(const PointsInput<T>& in, const PointImage<T>& s) {
   const bool disjoint = are_disjoint(in);
   std::vector<Worker<T, Channels>> workers(num_threads(), Worker<T, Channels>(s.C));
   std::vector<TileSums<T>> shared(scene.num_tiles());
-  for_each_task(scene.num_tiles(), [&](int64_t index, int worker) {
-    if (scene.offsets[index] == scene.offsets[index + 1]) return;
-    Worker<T, Channels>& w = workers[worker];
-    const Extent tile = extent_of(scene, index);
-    w.fetch(scene, tile, index, s);
-    note_meetings(scene, tile, s, w);
-    std::vector<T> sums(size);
-    differentiate(scene, tile, s, w, sums.data(), [&](int32_t p, const T* row) {
-      const PixelBox& box = scene.boxes[p];
-      const bool inside =
-          box.i0 >= tile.x0 && box.i1 < tile.x0 + tile.width && box.j0 >= tile.y0 && box.j1 < tile.y0 + tile.height;
-      if (inside && disjoint) return add_to_point(s, p, row);
-      shared[index].points.push_back(p);
-      shared[index].rows.insert(shared[index].rows.end(), row, row + size);
-    });
-  });
+  for_each_task(
+      scene.num_tiles(),
+      [&](int64_t index, int worker) {
+        if (scene.offsets[index] == scene.offsets[index + 1]) return;
+        Worker<T, Channels>& w = workers[worker];
+        const Extent tile = extent_of(scene, index);
+        w.fetch(scene, tile, index, s);
+        note_meetings(scene, tile, s, w);
+        std::vector<T> sums(size);
+        differentiate(scene, tile, s, w, sums.data(), [&](int32_t p, const T* row) {
+          const PixelBox& box = scene.boxes[p];
+          const bool inside =
+              box.i0 >= tile.x0 && box.i1 < tile.x0 + tile.width && box.j0 >= tile.y0 && box.j1 < tile.y0 + tile.height;
+          if (inside && disjoint) return add_to_point(s, p, row);
+          shared[index].points.push_back(p);
+          shared[index].rows.insert(shared[index].rows.end(), row, row + size);
+        });
+      },
+      (8 + 2 * s.C) * scene.num_pairs());
   int64_t total = 0;
   for (const auto& t : shared) total += static_cast<int64_t>(t.points.size());
   for_each_row_range(in.P, total * size, [&](int64_t begin, int64_t end) {

@@ -87,40 +87,43 @@ void soft_silhouette_cpu(const RasterInput<T>& in, const Silhouette<T>& s) {
   using V = Pack<T>;
   using B = Block<T>;
   const TiledScene<T> scene(in, tile_rows);
-  for_each_task(scene.num_tiles(), [&](int64_t index, int) {
-    const Tile<T> tile(scene, index);
-    alignas(64) T clear[tile_pixels];
-    alignas(64) int32_t hits[tile_pixels], last_face[tile_pixels];
-    std::fill(clear, clear + tile_pixels, T(1));
-    std::fill(hits, hits + tile_pixels, 0);
-    std::fill(last_face, last_face + tile_pixels, -1);
-    const bool may_crowd = tile.list_size > s.K;
-    const T inverse_sigma = T(1) / s.sigma;
-    for (int64_t q = 0; q < tile.list_size; ++q) {
-      const SpreadFace<T> face(scene.faces[tile.list[q]]);
-      for_each_block(tile, scene.boxes[tile.list[q]], [&](int row, int column, Mask<T> lanes) {
-        const int first = (row * B::across + column) * B::lanes;
-        const V before = V::load(clear + first);
-        if (!may_crowd) {
-          lanes = lanes & (before > V(T(0)));  // what is covered already stays covered
-          if (!any(lanes)) return;
+  for_each_task(
+      scene.num_tiles(),
+      [&](int64_t index, int) {
+        const Tile<T> tile(scene, index);
+        alignas(64) T clear[tile_pixels];
+        alignas(64) int32_t hits[tile_pixels], last_face[tile_pixels];
+        std::fill(clear, clear + tile_pixels, T(1));
+        std::fill(hits, hits + tile_pixels, 0);
+        std::fill(last_face, last_face + tile_pixels, -1);
+        const bool may_crowd = tile.list_size > s.K;
+        const T inverse_sigma = T(1) / s.sigma;
+        for (int64_t q = 0; q < tile.list_size; ++q) {
+          const SpreadFace<T> face(scene.faces[tile.list[q]]);
+          for_each_block(tile, scene.boxes[tile.list[q]], [&](int row, int column, Mask<T> lanes) {
+            const int first = (row * B::across + column) * B::lanes;
+            const V before = V::load(clear + first);
+            if (!may_crowd) {
+              lanes = lanes & (before > V(T(0)));  // what is covered already stays covered
+              if (!any(lanes)) return;
+            }
+            const Coverage<T> c = cover(face, in, tile.x[column], tile.y[row], lanes);
+            if (!any(c.hit)) return;
+            select(c.hit, before * (V(T(1)) - coverage_of(c, inverse_sigma)), before).store(clear + first);
+            if (may_crowd)
+              for (uint32_t bits = c.hit.bits(); bits; bits &= bits - 1) ++hits[first + __builtin_ctz(bits)];
+          });
         }
-        const Coverage<T> c = cover(face, in, tile.x[column], tile.y[row], lanes);
-        if (!any(c.hit)) return;
-        select(c.hit, before * (V(T(1)) - coverage_of(c, inverse_sigma)), before).store(clear + first);
-        if (may_crowd)
-          for (uint32_t bits = c.hit.bits(); bits; bits &= bits - 1) ++hits[first + __builtin_ctz(bits)];
-      });
-    }
-    if (*std::max_element(hits, hits + tile_pixels) > s.K) blend_crowded(scene, tile, hits, s, clear, last_face);
-    for (int row = 0; row < tile.height; ++row) {
-      const int64_t at = (tile.mesh * in.H + tile.y0 + row) * in.W + tile.x0;
-      for (int column = 0; column < tile.width; ++column) {
-        s.clear[at + column] = clear[Tile<T>::pixel(row, column)];
-        s.last_face[at + column] = last_face[Tile<T>::pixel(row, column)];
-      }
-    }
-  });
+        if (*std::max_element(hits, hits + tile_pixels) > s.K) blend_crowded(scene, tile, hits, s, clear, last_face);
+        for (int row = 0; row < tile.height; ++row) {
+          const int64_t at = (tile.mesh * in.H + tile.y0 + row) * in.W + tile.x0;
+          for (int column = 0; column < tile.width; ++column) {
+            s.clear[at + column] = clear[Tile<T>::pixel(row, column)];
+            s.last_face[at + column] = last_face[Tile<T>::pixel(row, column)];
+          }
+        }
+      },
+      4 * scene.num_pairs() + in.N * in.H * in.W);
 }
 
 template <class T>
@@ -130,64 +133,67 @@ void soft_silhouette_backward_cpu(const RasterInput<T>& in, const Silhouette<T>&
   const TiledScene<T> scene(in, tile_rows);
   const Scratch<int32_t> touched(scene.list.size(), cpu);  // the face of each entry of the list that has a gradient
   const Scratch<T> sums(scene.list.size() * 6, cpu);
-  for_each_task(scene.num_tiles(), [&](int64_t index, int) {
-    const Tile<T> tile(scene, index);
-    // d loss / d dist_k = scale p_k: where the scale is zero, nothing is to be done.
-    alignas(64) T scale[tile_pixels], grad[tile_pixels], last_z[tile_pixels];
-    alignas(64) int32_t last_face[tile_pixels];
-    copy_in(s.clear, in, tile, scale);
-    copy_in(s.grad_clear, in, tile, grad);
-    for (int p = 0; p < tile_pixels; ++p) scale[p] = grad[p] * clear_dist_gradient(scale[p], T(1), s.sigma);
-    bool crowded = false;
-    if (tile.list_size > s.K)
-      for (int row = 0; row < tile.height; ++row)
-        for (int column = 0; column < tile.width; ++column) {
-          const int p = Tile<T>::pixel(row, column);
-          last_face[p] = s.last_face[(tile.mesh * in.H + tile.y0 + row) * in.W + tile.x0 + column];
-          crowded = crowded || last_face[p] >= 0;
-          last_z[p] = last_face[p] < 0 ? std::numeric_limits<T>::infinity()
-                                       : depth_at_pixel(scene.faces[last_face[p]], in, scene.px[tile.x0 + column],
-                                                        scene.py[tile.y0 + row]);
+  for_each_task(
+      scene.num_tiles(),
+      [&](int64_t index, int) {
+        const Tile<T> tile(scene, index);
+        // d loss / d dist_k = scale p_k: where the scale is zero, nothing is to be done.
+        alignas(64) T scale[tile_pixels], grad[tile_pixels], last_z[tile_pixels];
+        alignas(64) int32_t last_face[tile_pixels];
+        copy_in(s.clear, in, tile, scale);
+        copy_in(s.grad_clear, in, tile, grad);
+        for (int p = 0; p < tile_pixels; ++p) scale[p] = grad[p] * clear_dist_gradient(scale[p], T(1), s.sigma);
+        bool crowded = false;
+        if (tile.list_size > s.K)
+          for (int row = 0; row < tile.height; ++row)
+            for (int column = 0; column < tile.width; ++column) {
+              const int p = Tile<T>::pixel(row, column);
+              last_face[p] = s.last_face[(tile.mesh * in.H + tile.y0 + row) * in.W + tile.x0 + column];
+              crowded = crowded || last_face[p] >= 0;
+              last_z[p] = last_face[p] < 0 ? std::numeric_limits<T>::infinity()
+                                           : depth_at_pixel(scene.faces[last_face[p]], in, scene.px[tile.x0 + column],
+                                                            scene.py[tile.y0 + row]);
+            }
+        const T inverse_sigma = T(1) / s.sigma;
+        for (int64_t q = 0; q < tile.list_size; ++q) {
+          const int32_t f = tile.list[q];
+          const SpreadFace<T> face(scene.faces[f]);
+          V g[6] = {T(0), T(0), T(0), T(0), T(0), T(0)};
+          bool any_hit = false;
+          for_each_block(tile, scene.boxes[f], [&](int row, int column, Mask<T> lanes) {
+            const V zero(T(0)), px = tile.x[column], py = tile.y[row];
+            const int first = (row * B::across + column) * B::lanes;
+            const V pixel_scale = V::load(scale + first);
+            lanes = lanes & !(pixel_scale == zero);
+            if (!any(lanes)) return;
+            const Coverage<T> c = cover(face, in, px, py, lanes);
+            Mask<T> hit = c.hit;
+            if (crowded && any(hit)) {
+              const Triple<V> w = face.barycentric(face.edges(px, py), in.perspective);
+              const V z = face.depth(in.clip ? clip_barycentric<T>(w) : w), last = V::load(last_z + first);
+              uint32_t counts = 0;
+              for (uint32_t bits = (hit & (z == last)).bits(); bits; bits &= bits - 1) {
+                const int lane = __builtin_ctz(bits);
+                counts |= static_cast<uint32_t>(f <= last_face[first + lane]) << lane;
+              }
+              hit = hit & ((z < last) | Mask<T>::of_bits(counts));
+            }
+            if (!any(hit)) return;
+            any_hit = true;
+            const V grad_dist = select(hit, pixel_scale * coverage_of(c, inverse_sigma), zero);
+            const V signed_grad = select(c.inside, -grad_dist, grad_dist);
+            const V x[3] = {face.x0, face.x1, face.x2}, y[3] = {face.y0, face.y1, face.y2};
+            V gx[3], gy[3];
+            nearest_edge_vjp<T>(px, py, x, y, face.sq01, face.sq02, face.sq12, signed_grad, gx, gy);
+            for (int corner = 0; corner < 3; ++corner) g[2 * corner] += gx[corner], g[2 * corner + 1] += gy[corner];
+          });
+          const int64_t entry = tile.list_offset + q;
+          touched[entry] = any_hit ? f : -1;
+          if (any_hit)
+            for (int d = 0; d < 6; ++d) sums[entry * 6 + d] = sum(g[d]);
         }
-    const T inverse_sigma = T(1) / s.sigma;
-    for (int64_t q = 0; q < tile.list_size; ++q) {
-      const int32_t f = tile.list[q];
-      const SpreadFace<T> face(scene.faces[f]);
-      V g[6] = {T(0), T(0), T(0), T(0), T(0), T(0)};
-      bool any_hit = false;
-      for_each_block(tile, scene.boxes[f], [&](int row, int column, Mask<T> lanes) {
-        const V zero(T(0)), px = tile.x[column], py = tile.y[row];
-        const int first = (row * B::across + column) * B::lanes;
-        const V pixel_scale = V::load(scale + first);
-        lanes = lanes & !(pixel_scale == zero);
-        if (!any(lanes)) return;
-        const Coverage<T> c = cover(face, in, px, py, lanes);
-        Mask<T> hit = c.hit;
-        if (crowded && any(hit)) {
-          const Triple<V> w = face.barycentric(face.edges(px, py), in.perspective);
-          const V z = face.depth(in.clip ? clip_barycentric<T>(w) : w), last = V::load(last_z + first);
-          uint32_t counts = 0;
-          for (uint32_t bits = (hit & (z == last)).bits(); bits; bits &= bits - 1) {
-            const int lane = __builtin_ctz(bits);
-            counts |= static_cast<uint32_t>(f <= last_face[first + lane]) << lane;
-          }
-          hit = hit & ((z < last) | Mask<T>::of_bits(counts));
-        }
-        if (!any(hit)) return;
-        any_hit = true;
-        const V grad_dist = select(hit, pixel_scale * coverage_of(c, inverse_sigma), zero);
-        const V signed_grad = select(c.inside, -grad_dist, grad_dist);
-        const V x[3] = {face.x0, face.x1, face.x2}, y[3] = {face.y0, face.y1, face.y2};
-        V gx[3], gy[3];
-        nearest_edge_vjp<T>(px, py, x, y, face.sq01, face.sq02, face.sq12, signed_grad, gx, gy);
-        for (int corner = 0; corner < 3; ++corner) g[2 * corner] += gx[corner], g[2 * corner + 1] += gy[corner];
-      });
-      const int64_t entry = tile.list_offset + q;
-      touched[entry] = any_hit ? f : -1;
-      if (any_hit)
-        for (int d = 0; d < 6; ++d) sums[entry * 6 + d] = sum(g[d]);
-    }
-  });
+      },
+      8 * scene.num_pairs() + 2 * in.N * in.H * in.W);
   scatter_to_verts<T>(in, {{touched.data(), sums.data(), scene.list.size(), 6}}, 2, 3, s.grad_verts);
 }
 
