@@ -135,6 +135,9 @@ def _shell_lines():
 def test_shell_lines_name_what_exists(line, generate):
     """Each `recon` line has a command with these options; other lines are of a few known kinds."""
     program, *words = shlex.split(line)
+    if program == "torchrun":
+        assert words[:4] == ["--nproc-per-node", "2", "-m", "recon_engine"]
+        program, *words = "recon", *words[4:]
     if program == "make":
         assert re.search(rf"^{words[0]}:", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
     elif program == "pip":

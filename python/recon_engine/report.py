@@ -159,7 +159,10 @@ class Report:
             bars: a number from 0 to 1 for each row, drawn beside it.
             summary: fold the table away under this text.
         """
-        head = "".join(f'<th scope="col"{_number_class(i)}>{escape(h)}</th>' for i, h in enumerate(header))
+        # A title stands over its column: to the right where there is a number in it.
+        numbers = [next((row[i] for row in rows if _number_class(i, row[i])), "") for i in range(len(header))]
+        titles = enumerate(zip(header, numbers, strict=True))
+        head = "".join(f'<th scope="col"{_number_class(i, cell)}>{escape(title)}</th>' for i, (title, cell) in titles)
         head += '<th scope="col" aria-hidden="true"></th>' if bars else ""
         body = []
         for index, (first, *others) in enumerate(rows):
@@ -231,7 +234,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def _number_class(column: int, cell: str = "0") -> str:
+def _number_class(column: int, cell: str) -> str:
     """Right-align numeric columns."""
     return ' class="number"' if column and cell[:1] in "0123456789+-." else ""
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 import torch
+from launch import run_two
 
-import recon_engine
 from recon_engine.methods._processes import Processes, joined, own_device
 
 HEAD = """
@@ -30,45 +25,11 @@ rank = int(os.environ["RANK"])
 """
 
 
-def environment(**more: str) -> dict[str, str]:
-    package = Path(recon_engine.__file__).parents[1]
-    path = os.pathsep.join([str(package), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", **more}
-
-
 def two(script: str, folder: Path) -> list[tuple[int, str, str]]:
     """Exit code and what was written, of two processes that run a script."""
     path = folder / "script.py"
     path.write_text(HEAD + textwrap.dedent(script))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error::FutureWarning", str(path)],
-            cwd=folder,
-            env=environment(RANK=str(rank), LOCAL_RANK=str(rank), **shared),
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        written = [process.communicate(timeout=100) for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    return [(process.returncode, *texts) for process, texts in zip(running, written, strict=True)]
-
-
-def run_two(script: str, folder: Path) -> list[str]:
-    """What two processes printed, which must end well."""
-    ended = two(script, folder)
-    assert [code for code, _, _ in ended] == [0, 0], ended
-    return [out for _, out, _ in ended]
+    return run_two(["-W", "error::FutureWarning", str(path)], folder)
 
 
 def test_alone_there_is_nothing_to_agree_on():
@@ -115,7 +76,7 @@ def test_devices_of_processes(monkeypatch):
 
 def test_two_processes_with_half_of_the_views_are_one_with_all(tmp_path):
     """Where nothing but the views is drawn, parameters are those of one process; resuming changes nothing."""
-    outs = run_two(
+    ended = two(
         """
         house = building(colors=True)
         tiny = dict(views=8, held_out=2, image_size=12, points_per_ray=12, views_per_iteration=4)
@@ -162,7 +123,7 @@ def test_two_processes_with_half_of_the_views_are_one_with_all(tmp_path):
         """,
         tmp_path,
     )
-    assert outs == ["done\n", "done\n"]
+    assert [(code, out) for code, out, _ in ended] == [(0, "done\n")] * 2, ended
 
 
 def test_ctrl_c_and_errors_of_one_process_end_both(tmp_path):
@@ -210,30 +171,28 @@ def test_ctrl_c_and_errors_of_one_process_end_both(tmp_path):
     assert other_errors.rstrip().endswith("ValueError: broken")
 
 
-def torchrun(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    return subprocess.run(
-        [*command, "recon_engine", *arguments],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-
-
-def test_recon_nerf_under_torchrun(tmp_path):
+def test_recon_nerf_in_two_processes(tmp_path):
+    """One results folder and one progress bar; a folder that is made in no time stands for the report."""
     for module in ("tyro", "tqdm", "PIL", "matplotlib"):
         pytest.importorskip(module)
-    arguments = ["nerf", "--fast", "--views", "4", "--image-size", "8", "--iters", "4"]
-    done = torchrun(arguments, tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["recon-nerf"]
-    assert done.stdout.count("report: ") == 1
-    assert done.stderr.count(" 0/4 ") == 1  # one bar
-    metrics = json.loads((tmp_path / "recon-nerf" / "metrics.json").read_text())
-    assert (metrics["iterations"], metrics["interrupted"]) == (4, False)
+    script = """
+        from recon_engine.cli import main
+        from recon_engine.methods import nerf
+
+        def save(result, folder, source):
+            (folder / "metrics.json").write_text(str(result.history.length))
+
+        nerf.save_results = save
+        sys.exit(main(["nerf", "--fast", "--views", "4", "--image-size", "8", "--iters", "4"]))
+        """
+    (first, out, errors), other = two(script, tmp_path)
+    assert first == 0, errors
+    assert other[:2] == (0, "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["recon-nerf", "script.py"]
+    assert (tmp_path / "recon-nerf" / "metrics.json").read_text() == "4"
+    assert out.count("report: ") == 1
+    assert "4/4" in errors
+    assert "4/4" not in other[2]
 
 
 def test_commands_of_one_process_say_so_under_torchrun(tmp_path, monkeypatch, capsys):

@@ -23,13 +23,20 @@ def check_run(out: Path, overwrite: bool, device: str, shared: bool = False) -> 
         device: as it was given.
         shared: several processes may work on it together.
     """
-    from recon_engine._extra import extra
-    from recon_engine.methods._processes import own_device, processes_started
+    from recon_engine.methods._processes import processes_started
     from recon_engine.methods._run import check_folder
 
     if processes_started() > 1 and not shared:
         raise ValueError("this command works in one process: start it without torchrun")
     check_folder(out, overwrite)
+    check_machine(device)
+
+
+def check_machine(device: str) -> None:
+    """Refuse a missing device or extra."""
+    from recon_engine._extra import extra
+    from recon_engine.methods._processes import own_device
+
     for module, extras in (("tqdm", "cli"), ("PIL.Image", "io"), ("matplotlib", "vis")):
         extra(module, extras)
     check_device(own_device(device))

@@ -8,12 +8,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ._inputs import load_pictures
+from ._many import is_many, named_files, run_many
 from ._runs import check_checkpoint, live_file, run_fit
+
+_COLUMNS = {
+    "IoU": ("silhouette_iou_mean", "{:.4f}"),
+    "Chamfer": ("chamfer", "{:.2e}"),
+    "Seconds": ("seconds", "{:.1f}"),
+}
 
 
 def build(
     *,
-    obj: Path | None = None,
+    obj: tuple[Path, ...] | None = None,
     images: Path | None = None,
     angles: Path | None = None,
     cameras: Path | None = None,
@@ -38,7 +45,8 @@ def build(
     """Reconstruct an object from silhouettes of a mesh or of photographs.
 
     Args:
-        obj: the mesh to reconstruct, OBJ or PLY. Its silhouettes are rendered.
+        obj: the mesh to reconstruct, OBJ or PLY. Its silhouettes are rendered. Several, or a quoted pattern like
+            'shapes/*.obj': each gets a results folder of its own in --out, and what is done already is kept.
         images: a folder of RGBA cut-outs, any size, with --angles; or of pictures with cameras.
         angles: a CSV with the columns file,azimuth,elevation in degrees; without `file`, rows follow the sorted names.
         cameras: with --images: transforms.json, COLMAP's folder, or a CSV with distances and fields of view, instead of
@@ -48,8 +56,10 @@ def build(
         init: with --angles: the mesh to start from, instead of --start.
         refine_cameras: with --angles: they were estimated; move the cameras together with the shape.
         out: the results folder.
-        overwrite: replace the results folder, and the checkpoint beside it, if they exist.
-        resume: go on from the checkpoint of a run that was stopped or killed; repeat its other options.
+        overwrite: replace the results folder, and the checkpoint beside it, if they exist; of several objects those
+            that were made with other settings.
+        resume: go on from the checkpoint of a run that was stopped or killed; repeat its other options. Several objects
+            always go on.
         preset: `documented` keeps every documented value; `framed` changes only what the cameras see.
         start: the shape to deform, without --init. Default: cube.
         views: cameras around the mesh. Default: 20.
@@ -63,7 +73,7 @@ def build(
         seed: decides the order of views.
         device: cpu, cuda or cuda:N.
     """
-    if (obj is None) == (images is None):
+    if bool(obj) == (images is not None):
         raise ValueError("give either --obj MESH or --images FOLDER")
     if images is None and (angles is not None or init is not None):
         raise ValueError("--angles and --init go with --images")
@@ -91,6 +101,8 @@ def build(
         "refine_cameras": refine_cameras,
         "seed": seed,
     }
+    if obj and is_many(obj):
+        return _build_many(named_files(obj, "--obj"), preset, changes, out, overwrite, device)
     checkpoint = check_checkpoint(out, overwrite, resume, device)
     from recon_engine.methods import build as method
     from recon_engine.methods._files import load_mesh
@@ -99,8 +111,8 @@ def build(
     settings = (method.mesh_settings if init is None else method.image_settings)(preset, **changes)
     options: dict[str, Any] = {"checkpoint": checkpoint, "show_progress": True, "live": live_file(out)}
     fit: Callable[[], Any]
-    if obj is not None:
-        source, fit = obj.name, partial(method.from_mesh, load_mesh(obj, device), settings, **options)
+    if obj:
+        source, fit = obj[0].name, partial(method.from_mesh, load_mesh(obj[0], device), settings, **options)
     elif images is not None and angles is None:
         capture = load_pictures(images, cameras, masks, settings.image_size)
         source = f"{len(capture.names)} pictures in {images.name}"
@@ -112,3 +124,17 @@ def build(
         shape = None if init is None else load_mesh(init, device)
         fit = partial(method.from_images, *given, settings, init=shape, device=device, **options)
     return run_fit(fit, method.save_results, out, overwrite, resume, source, checkpoint)
+
+
+def _build_many(
+    files: dict[str, Path], preset: Any, changes: dict[str, Any], out: Path, overwrite: bool, device: str
+) -> int:
+    from recon_engine.methods import build as method
+    from recon_engine.methods._files import load_mesh
+
+    settings = method.mesh_settings(preset, **changes)
+
+    def fit(file: Path, device: str, **options: Any) -> Any:
+        return method.from_mesh(load_mesh(file, device), settings, **options)
+
+    return run_many(files, fit, method.save_results, settings, out, overwrite, device, _COLUMNS)
