@@ -171,7 +171,8 @@ def documented_files(tmp_path, monkeypatch, write_capture):
     """The files that documented commands name, in the working folder; the cow and the teapot are buildings."""
     monkeypatch.chdir(tmp_path)
     house = building(colors=True)
-    for name in ("cow.obj", "teapot.obj", "model.obj", "a.obj", "c.obj"):
+    Path("shapes").mkdir()
+    for name in ("cow.obj", "teapot.obj", "model.obj", "a.obj", "c.obj", "shapes/cow.obj", "shapes/teapot.obj"):
         save_obj(name, house.verts_packed(), house.faces_packed())
     for name in ("pedestrian.ply", "scan.ply", "b.ply", "d.ply"):
         save_ply(name, house.verts_packed(), house.faces_packed())
