@@ -53,14 +53,17 @@ class FitViewsResult(FieldResult):
 class ViewFit(PictureFit[FitViewsSettings, FitViewsResult]):
     """A fit step by step: iterate over it, look at `mesh()`, stop when you like, and ask for `result()`.
 
-    Between steps `history.reweigh` changes the weight of a loss; a class derived from this one may compute other
-    `losses`.
+    `to_mesh(target, settings, ...)` and `to_capture(capture, settings, ...)` make one, from what `from_mesh` and
+    `from_capture` take; `run()` makes the steps that are left and returns the result. Between steps `history.reweigh`
+    changes the weight of a loss; a class derived from this one may compute other `losses`.
 
     Args:
         subject: the views.
         settings: `view_settings()` when not given.
         live: a file that the mesh is written to every second, for `recon view`.
-        **options: see `PictureFit`: `checkpoint`, `show_progress`, `distributed`.
+        **options: `checkpoint`, a file that the state is kept in and taken up from; `show_progress`, to draw a bar;
+            `distributed`, to share each step with the other processes of torch.distributed's group, which must be given
+            the same input.
 
     Attributes:
         model: the sphere, whose parameters may be changed.

@@ -47,12 +47,18 @@ class NerfResult(FieldResult):
 
 
 class NerfFit(PictureFit[NerfSettings, NerfResult]):
-    """The fit of a radiance field step by step: iterate over it, look at `model`, stop when you like.
+    """The fit of a radiance field step by step: iterate over it, look at `model`, stop, ask for `result()`.
+
+    `to_mesh(target, settings, ...)` and `to_capture(capture, settings, ...)` make one, from what `from_mesh` and
+    `from_capture` take; `run()` makes the steps that are left and returns the result. A derived class may compute other
+    `losses`.
 
     Args:
         subject: the pictures.
         settings: `nerf_settings()` when not given.
-        **options: see `PictureFit`: `checkpoint`, `show_progress`, `distributed`.
+        **options: `checkpoint`, a file that the state is kept in and taken up from; `show_progress`, to draw a bar;
+            `distributed`, to share each step with the other processes of torch.distributed's group, which must be given
+            the same input.
 
     Attributes:
         model: the network, which may be changed.

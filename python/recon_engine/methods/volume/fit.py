@@ -72,10 +72,16 @@ class VolumeModel(torch.nn.Module):
 class VolumeFit(PictureFit[VolumeSettings, VolumeResult]):
     """The fit of a volume step by step: iterate over it, look at `volumes()`, stop when you like, ask for `result()`.
 
+    `to_mesh(target, settings, ...)` and `to_capture(capture, settings, ...)` make one, from what `from_mesh` and
+    `from_capture` take; `run()` makes the steps that are left and returns the result. A derived class may compute other
+    `losses`.
+
     Args:
         subject: the pictures.
         settings: `volume_settings()` when not given.
-        **options: see `PictureFit`: `checkpoint`, `show_progress`, `distributed`.
+        **options: `checkpoint`, a file that the state is kept in and taken up from; `show_progress`, to draw a bar;
+            `distributed`, to share each step with the other processes of torch.distributed's group, which must be given
+            the same input.
 
     Attributes:
         model: the free numbers of the volume, which may be changed.
