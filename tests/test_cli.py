@@ -48,11 +48,15 @@ def photographs(tmp_path) -> Path:
 
 def test_build_from_a_mesh(tmp_path, cube, capsys):
     out = tmp_path / "out"
-    assert main(["build", "--obj", str(cube), "--start", "sphere", "--views", "3", *TINY, "--out", str(out)]) == 0
+    options = ["--start", "both", "--views", "3", "--watertight", *TINY, "--out", str(out)]
+    assert main(["build", "--obj", str(cube), *options]) == 0
     assert f"report: {out / 'report.html'}" in capsys.readouterr().out
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["iterations"] == 5
-    assert metrics["settings"]["start"] == "sphere"
+    assert metrics["settings"]["start"] == "both"
+    assert [each["start"] for each in metrics["starts"]] == ["a cube", "a sphere"]
+    assert metrics["reclosed"]["watertight"]
+    assert (out / "watertight.obj").exists()
     assert metrics["settings"]["fov"] is None
     assert len(metrics["silhouette_iou"]) == 3
 

@@ -51,11 +51,11 @@ color:var(--soft)}
 table{border-collapse:collapse;width:100%;font-size:.92rem;font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:7px 16px;border-bottom:1px solid var(--line);vertical-align:top}
 tr:last-child td,tr:last-child th{border-bottom:0}
-thead th{color:var(--soft);font-weight:600;font-size:.82rem}tbody th{font-weight:500}
+thead th{color:var(--soft);font-weight:600;font-size:.82rem}tbody th{font-weight:500;white-space:nowrap}
 td.number,th.number{text-align:right;white-space:nowrap}
 td.bar{width:40%;min-width:140px;vertical-align:middle}
 td.bar span{display:block;height:9px;border-radius:5px;background:var(--accent)}
-details{margin-top:12px}summary{cursor:pointer;color:var(--accent);font-weight:600}
+details,.scroll+.grid,.grid+.chart{margin-top:12px}summary{cursor:pointer;color:var(--accent);font-weight:600}
 details>*:not(summary){margin-top:12px}
 footer{color:var(--soft);font-size:.85rem;padding-top:40px;padding-bottom:56px}
 a{color:var(--accent)}:focus-visible{outline:3px solid var(--accent);outline-offset:2px;border-radius:4px}

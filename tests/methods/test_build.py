@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from recon_engine.methods.build import (
     Cutouts,
     Outlines,
     Views,
+    enclosed_volume,
     from_capture,
     from_images,
     from_mesh,
@@ -65,7 +67,7 @@ def test_the_framed_preset_changes_only_what_is_seen_and_the_spheres_size():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"start": "torus"}, "start must be one of cube, sphere, got 'torus'"),
+        ({"start": "torus"}, "start must be one of cube, sphere, both, got 'torus'"),
         ({"iterations": 0}, "iterations must be 1 or more, got 0"),
         ({"views": -1}, "views must be 1 or more, got -1"),
         ({"image_size": 5000}, "image_size must be 4096 or less, got 5000"),
@@ -236,26 +238,27 @@ def test_a_fit_that_moves_cameras_goes_on_from_its_checkpoint(house, tmp_path):
 
 
 def test_triangles_are_split_on_the_way(house, tmp_path):
-    settings = mesh_settings(**SMALL, coarse_to_fine=True)
+    settings = mesh_settings(**{**SMALL, "level": 4}, coarse_to_fine=True)
     assert [settings.splits_at(i) for i in (0, 4, 5, 9, 10, 19)] == [0, 0, 1, 1, 2, 2]
-    once = mesh_settings(**{**SMALL, "level": 1}, coarse_to_fine=True)
+    once = mesh_settings(**{**SMALL, "level": 3}, coarse_to_fine=True)
     assert [once.splits_at(i) for i in (0, 9, 10, 19)] == [0, 0, 1, 1]
-    assert not any(mesh_settings(**SMALL).splits_at(i) for i in range(20))
+    for plain in (mesh_settings(**{**SMALL, "level": 4}), mesh_settings(**SMALL, coarse_to_fine=True)):
+        assert plain.splits == plain.splits_at(19) == 0
 
     fit = BuildFit.to_mesh(house, settings)
-    faces, shapes = [], []
+    shapes = []
     for _ in fit:
-        faces.append(len(fit.mesh().faces_packed()))
         shapes.append(fit.mesh().verts_packed())
-    assert faces == [12] * 5 + [48] * 5 + [192] * 10
+    counts = [len(shape) for shape in shapes]
+    assert counts == [98] * 5 + [386] * 5 + [1538] * 10
     whole = fit.result()
-    assert len(whole.start.faces_packed()) == 12
+    assert (len(whole.start.faces_packed()), len(whole.mesh.faces_packed())) == (192, 3072)
     # A split leaves the shape as it was: the first vertices are the old ones, and one step moves them little.
-    assert float((shapes[10][:26] - shapes[9]).norm(dim=1).max()) < 0.05
+    assert float((shapes[10][:386] - shapes[9]).norm(dim=1).max()) < 0.05
     together = from_meshes([house, house], settings)
-    torch.testing.assert_close(together[1].mesh.verts_packed(), whole.mesh.verts_packed(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(together[1].mesh.verts_packed(), whole.mesh.verts_packed(), rtol=1e-4, atol=1e-4)
 
-    for last in (3, 9, 12):
+    for last in (3, 9):
         path = tmp_path / f"{last}.checkpoint"
         part = BuildFit.to_mesh(house, settings, checkpoint=path)
         part._training.checkpoint.seconds = 0.0
@@ -275,6 +278,49 @@ def test_the_triangles_of_a_given_mesh_are_not_split(house):
     settings = image_settings(image_size=32, coarse_to_fine=True)
     with pytest.raises(ValueError, match="coarse_to_fine goes without init"):
         from_images(pictures, elevation, azimuth, settings, init=create_cube(0))
+
+
+@pytest.fixture(scope="module")
+def compared(house):
+    return from_mesh(house, mesh_settings(**SMALL, start="both"))
+
+
+def test_both_starts_are_compared(house, built, compared):
+    cube, sphere = compared.compared
+    assert (cube.start_name, sphere.start_name) == ("a cube", "a sphere")
+    best = max((cube, sphere), key=lambda result: float(result.iou.mean()))
+    assert torch.equal(compared.mesh.verts_packed(), best.mesh.verts_packed())
+    assert compared.start_name == best.start_name
+    assert built.compared == ()
+    torch.testing.assert_close(cube.mesh.verts_packed(), built.mesh.verts_packed(), rtol=1e-4, atol=1e-5)
+    alone = from_mesh(house, mesh_settings(**SMALL, start="sphere"))
+    torch.testing.assert_close(sphere.mesh.verts_packed(), alone.mesh.verts_packed(), rtol=1e-4, atol=1e-5)
+    assert sphere.history.table()["total"] == pytest.approx(alone.history.table()["total"], rel=1e-4)
+    pictures, elevation, azimuth = cutouts(house)
+    with pytest.raises(ValueError, match="start both goes without init"):
+        from_images(pictures, elevation, azimuth, image_settings(image_size=32, start="both"), init=create_cube(0))
+
+
+def test_both_starts_have_cameras_of_their_own(house, tmp_path):
+    pictures, elevation, azimuth = cutouts(house)
+    changes = {"iterations": 12, "image_size": 32, "level": 2, "sigma": 1e-3, "refine_cameras": True}
+    result = from_images(pictures, elevation, azimuth + 5, mesh_settings(**changes, start="both"))
+    alone = from_images(pictures, elevation, azimuth + 5, mesh_settings(**changes))
+    cube, sphere = result.compared
+    torch.testing.assert_close(cube.views.azimuth, alone.views.azimuth, rtol=0, atol=1e-2)
+    assert not torch.equal(cube.views.azimuth, sphere.views.azimuth)
+
+
+def test_the_report_compares_the_starts(compared, tmp_path):
+    pytest.importorskip("matplotlib")
+    save_results(compared, tmp_path, "the house")
+    html = (tmp_path / "report.html").read_text()
+    assert "Start shapes" in html
+    assert html.count("<img") == 4 + 4 + 1 + 1 + 4 + 6
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert [each["start"] for each in metrics["starts"]] == ["a cube", "a sphere"]
+    best = max(each["silhouette_iou_mean"] for each in metrics["starts"])
+    assert best == metrics["silhouette_iou_mean"]
 
 
 def test_objects_that_are_fitted_together_end_as_each_would_alone(house, built, tmp_path):
@@ -450,7 +496,55 @@ def test_results_hold_the_mesh_and_the_numbers(built, saved):
     assert metrics["silhouette_iou_mean"] == pytest.approx(float(built.iou.mean()))
     assert len(metrics["silhouette_iou"]) == 6
     assert metrics["settings"]["iterations"] == 20
+    assert [each["start"] for each in metrics["starts"]] == ["a cube"]
+    assert metrics["watertight"]
+    assert metrics["volume"] > 0
+    assert metrics["reclosed"] is None
     assert len((saved / "losses.csv").read_text().splitlines()) == 21
+
+
+def test_a_watertight_surface_beside_the_mesh(built, tmp_path):
+    pytest.importorskip("matplotlib")
+    trimesh = pytest.importorskip("trimesh")
+    frame = built.frame._replace(center=torch.tensor([50.0, 0.0, -20.0]))
+    save_results(replace(built, frame=frame, settings=replace(built.settings, watertight=True)), tmp_path, "the house")
+    kept = json.loads((tmp_path / "metrics.json").read_text())["reclosed"]
+    assert kept["watertight"]
+    assert kept["chamfer_to_mesh"] < 5e-4
+    loaded = trimesh.load(tmp_path / "watertight.obj")
+    assert loaded.is_watertight
+    assert loaded.is_winding_consistent
+    assert loaded.volume == pytest.approx(kept["volume"], rel=1e-3)
+    assert kept["volume"] == pytest.approx(enclosed_volume(built.mesh), rel=0.02)
+    assert loaded.bounds.mean(0) == pytest.approx([50.0, 0.0, -20.0], abs=0.5)
+    html = (tmp_path / "report.html").read_text()
+    assert "watertight.obj" in html
+    assert html.count("<img") == 4 + 4 + 1 + 1 + 1 + 6
+
+
+def test_an_open_mesh_to_start_from_is_reported_as_open(house, tmp_path):
+    pytest.importorskip("matplotlib")
+    pictures, elevation, azimuth = cutouts(house)
+    cube = create_cube(2)
+    bowl = Meshes([cube.verts_packed()], [cube.faces_packed()[:-8]])
+    settings = image_settings(iterations=2, image_size=32, sigma=1e-3, watertight=True)
+    save_results(from_images(pictures, elevation, azimuth, settings, init=bowl), tmp_path, "a bowl")
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert not metrics["watertight"]
+    assert metrics["reclosed"]["watertight"]
+    assert "not watertight" in (tmp_path / "report.html").read_text()
+
+
+def test_a_mesh_that_is_inside_out_is_turned(house):
+    pictures, elevation, azimuth = cutouts(house)
+    cube = create_cube(2)
+    settings = image_settings(iterations=2, image_size=32, sigma=1e-3)
+    plain, turned = (
+        from_images(pictures, elevation, azimuth, settings, init=Meshes([cube.verts_packed()], [faces]))
+        for faces in (cube.faces_packed(), cube.faces_packed().flip(1))
+    )
+    assert torch.equal(turned.fitted.faces_packed(), cube.faces_packed())
+    torch.testing.assert_close(turned.fitted.verts_packed(), plain.fitted.verts_packed(), rtol=0, atol=1e-5)
 
 
 def test_the_report_is_self_contained_and_describes_its_pictures(saved):

@@ -31,7 +31,7 @@ def build(
     overwrite: bool = False,
     resume: bool = False,
     preset: Literal["framed", "documented"] = "framed",
-    start: Literal["cube", "sphere"] | None = None,
+    start: Literal["cube", "sphere", "both"] | None = None,
     views: int | None = None,
     iters: int | None = None,
     lr: float | None = None,
@@ -39,6 +39,7 @@ def build(
     coarse_to_fine: bool = False,
     image_size: int | None = None,
     fov: float | None = None,
+    watertight: bool = False,
     seed: int = 0,
     device: str = "cpu",
 ) -> int:
@@ -61,7 +62,8 @@ def build(
         resume: go on from the checkpoint of a run that was stopped or killed; repeat its other options. Several objects
             always go on.
         preset: `documented` keeps every documented value; `framed` changes only what the cameras see.
-        start: the shape to deform, without --init. Default: cube.
+        start: the shape to deform, without --init; or both, which the report compares; the better one is the result.
+            Default: cube.
         views: cameras around the mesh. Default: 20.
         iters: iterations. Default: 2000, with --init 100.
         lr: learning rate. Default: 0.25, with --init 0.12.
@@ -70,6 +72,8 @@ def build(
             objects the IoU was the same within 0.002, in two thirds of the time.
         image_size: side of the silhouettes in pixels. Default: 128.
         fov: field of view of the cameras in degrees. Default: of the preset.
+        watertight: write watertight.obj as well, a closed surface without self-intersections around what the result
+            encloses, also where --init has holes.
         seed: decides the order of views.
         device: cpu, cuda or cuda:N.
     """
@@ -99,6 +103,7 @@ def build(
         "image_size": image_size,
         "fov": fov,
         "refine_cameras": refine_cameras,
+        "watertight": watertight,
         "seed": seed,
     }
     if obj and is_many(obj):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .cameras import CameraOffsets, CapturedViews, Views
+from .closed import enclosed_volume, is_watertight, reclosed
 from .fit import BuildFit, BuildResult, from_capture, from_images, from_mesh, from_meshes
 from .images import Angles, Cutouts, load_angles, load_cutouts, match_angles
 from .outlines import Outlines, normalize, silhouette_iou, silhouettes
@@ -19,16 +20,19 @@ __all__ = [
     "Cutouts",
     "Outlines",
     "Views",
+    "enclosed_volume",
     "from_capture",
     "from_images",
     "from_mesh",
     "from_meshes",
     "image_settings",
+    "is_watertight",
     "load_angles",
     "load_cutouts",
     "match_angles",
     "mesh_settings",
     "normalize",
+    "reclosed",
     "save_results",
     "silhouette_iou",
     "silhouettes",

@@ -7,7 +7,7 @@ has a gradient for every vertex; edge length, normal consistency and a Laplacian
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from .._train import Checkpoint, Training
 from .._views import Frame
 from ..shapes import create_cube
 from .cameras import CameraOffsets, Views
+from .closed import outward
 from .images import Cutouts
 from .model import DeformedMeshes
 from .outlines import Outlines, silhouette_iou, silhouette_renderer, silhouettes
@@ -61,7 +62,8 @@ class BuildResult:
         history: the losses of every iteration.
         settings: what it was made with.
         interrupted: it ended before the last iteration.
-        seconds: how long the iterations took, those of all objects that were fitted together.
+        seconds: how long the iterations took, those of all meshes that were deformed together.
+        compared: what was reached from each start, where both were tried; empty otherwise.
     """
 
     mesh: Meshes
@@ -83,27 +85,28 @@ class BuildResult:
     settings: BuildSettings
     interrupted: bool
     seconds: float
+    compared: tuple[BuildResult, ...] = ()
 
 
 class JointHistory(History):
-    """The losses of objects that are fitted together: the columns of the first object, then those of the next.
+    """The losses of meshes that are deformed together: the columns of the first mesh, then those of the next.
 
-    The total is the sum of the objects' totals, so that each object has the gradient that it would have alone.
+    The total is the sum of the meshes' totals, so that each mesh has the gradient that it would have alone.
     """
 
-    def __init__(self, objects: int, settings: BuildSettings, device: torch.device | str) -> None:
+    def __init__(self, meshes: int, settings: BuildSettings, device: torch.device | str) -> None:
         weights = [getattr(settings, f"weight_{name}") for name in LOSSES]
-        super().__init__(LOSSES * objects, weights * objects, settings.iterations, device)
+        super().__init__(LOSSES * meshes, weights * meshes, settings.iterations, device)
 
     def of(self, i: int) -> History:
-        """The losses of one object."""
+        """The losses of one mesh."""
         own = slice(i * len(LOSSES), (i + 1) * len(LOSSES))
         history = History(LOSSES, self.weights[own].tolist(), self.planned)
         history.restore(self.rows()[:, own])
         return history
 
     def table(self) -> dict[str, list[float]]:
-        """The means of the objects' tables."""
+        """The means of the meshes' tables."""
         tables = [self.of(i).table() for i in range(len(self.columns) // len(LOSSES))]
         return {name: torch.tensor([table[name] for table in tables]).mean(0).tolist() for name in tables[0]}
 
@@ -112,7 +115,8 @@ class BuildFit:
     """A reconstruction step by step: iterate over it, look at `mesh()`, stop when you like, and ask for `result()`.
 
     Between steps `history.reweigh` changes the weight of a loss; a class derived from this one may compute other
-    `losses`. Several objects are deformed together, with one rendering for a step, and end as each would alone.
+    `losses`. Several meshes are deformed together, with one rendering for a step, and end as each would alone: one for
+    each object, or with `settings.start = "both"` two, the first of a cube and the second of a sphere.
 
     Args:
         outlines: of each object, with equal numbers of views.
@@ -120,11 +124,11 @@ class BuildFit:
         checkpoint: a file that the state is kept in every half minute and at the end. Where it exists the fit goes on
             from it, and ends as if it had not been stopped.
         show_progress: draw a progress bar.
-        live: a file that the first object's mesh is written to every second, for `recon view`.
+        live: a file that the first mesh is written to every second, for `recon view`.
 
     Attributes:
         model: the meshes, whose vertices may be moved.
-        history: the losses so far, of all objects.
+        history: the losses so far, of all meshes.
 
     Raises:
         ValueError: no object, numbers of views that differ, or a checkpoint of another run.
@@ -154,13 +158,19 @@ class BuildFit:
             )
         self.outlines, self.settings = list(outlines), settings
         self.device = outlines[0].silhouettes.device
-        self._starts = [_start(settings, self.device) if each.init is None else each.init for each in outlines]
+        # Of every mesh the object and the start.
+        self._of = [each for each in outlines for _ in settings.starts]
+        self._starts = [
+            _start(name, settings, self.device) if each.init is None else each.init
+            for each in outlines
+            for name in settings.starts
+        ]
         self.model = DeformedMeshes(self._starts, settings.splits)
-        self.history = JointHistory(len(outlines), settings, self.device)
+        self.history = JointHistory(len(self._of), settings, self.device)
         self._renderer = silhouette_renderer(settings, self.device)
-        self._targets = torch.stack([each.silhouettes for each in outlines])
-        self._cameras = join_cameras_as_batch([each.views.cameras(self.device) for each in outlines])
-        self._found = [CameraOffsets(each.views, self.device) for each in outlines if settings.refine_cameras]
+        self._targets = torch.stack([each.silhouettes for each in self._of])
+        self._cameras = join_cameras_as_batch([each.views.cameras(self.device) for each in self._of])
+        self._found = [CameraOffsets(each.views, self.device) for each in self._of if settings.refine_cameras]
         self._live = Live(live, settings.iterations, self.outlines[0].placed)
         optimizers: list[torch.optim.Optimizer] = [
             torch.optim.SGD(self.model.parameters(), lr=settings.learning_rate, momentum=settings.momentum)
@@ -247,17 +257,17 @@ class BuildFit:
             self._cameras = join_cameras_as_batch([found().cameras(self.device) for found in self._found])
 
     def losses(self, generator: torch.Generator) -> Sequence[Callable[[], Tensor]]:
-        """The losses of one step, those of `LOSSES` for each object, each as a function that computes it.
+        """The losses of one step, those of `LOSSES` for each mesh, each as a function that computes it.
 
         Args:
             generator: draws the views.
         """
-        objects, views = self._targets.shape[:2]
+        shapes, views = self._targets.shape[:2]
         count = min(self.settings.views_per_iteration or views, views)
         picked = torch.randperm(views, generator=generator)[:count].to(self.device)
-        first = torch.arange(objects, device=self.device)[:, None] * views
+        first = torch.arange(shapes, device=self.device)[:, None] * views
         alpha = self._renderer(self.model.copies(count), cameras=self._cameras[(first + picked).flatten()])[..., 3]
-        shown, meshes = alpha.unflatten(0, (objects, count)), self.model.meshes()
+        shown, meshes = alpha.unflatten(0, (shapes, count)), self.model.meshes()
         return [
             loss
             for mesh, got, expected in zip(meshes, shown, self._targets[:, picked], strict=True)
@@ -270,13 +280,21 @@ class BuildFit:
         ]
 
     def mesh(self, i: int = 0) -> Meshes:
-        """The mesh of an object as it is now, in the units of the fit; without gradients."""
+        """One of the meshes as it is now, in the units of the fit; without gradients."""
         with torch.no_grad():
             return self.model.meshes()[i].detach()
 
     def result(self, i: int = 0) -> BuildResult:
-        """What was reached so far for an object."""
-        outlines, start, fitted = self.outlines[i], self._starts[i], self.mesh(i)
+        """What was reached so far for an object; where both starts are tried, what the better one reached."""
+        count = len(self.settings.starts)
+        reached = tuple(self._reached(mesh) for mesh in range(i * count, (i + 1) * count))
+        best = max(reached, key=lambda result: float(result.iou.mean()))
+        return best if count == 1 else replace(best, compared=reached)
+
+    def _reached(self, i: int) -> BuildResult:
+        """What was reached so far with one of the meshes."""
+        outlines, start, fitted = self._of[i], self._starts[i], outward(self.mesh(i))
+        name = self.settings.starts[i % len(self.settings.starts)]
         with torch.no_grad():
             views = self._found[i]() if self._found else outlines.views
         see = partial(silhouettes, settings=self.settings)
@@ -291,7 +309,7 @@ class BuildFit:
             fitted=fitted,
             frame=outlines.frame,
             start=start,
-            start_name=f"a {self.settings.start}" if outlines.init is None else "the given mesh",
+            start_name=f"a {name}" if outlines.init is None else "the given mesh",
             target=outlines.mesh,
             names=outlines.names,
             views=views,
@@ -453,9 +471,9 @@ def _whole(fit: BuildFit) -> BuildFit:
     return fit
 
 
-def _start(settings: BuildSettings, device: torch.device | str) -> Meshes:
+def _start(name: str, settings: BuildSettings, device: torch.device | str) -> Meshes:
     level = settings.level - settings.splits
-    if settings.start == "cube":
+    if name == "cube":
         return create_cube(level, device)
     return ico_sphere(level, device).scale_verts(settings.sphere_radius)
 

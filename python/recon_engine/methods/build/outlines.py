@@ -96,6 +96,8 @@ class Outlines:
         kept = [cutouts.alpha, elevation, azimuth]
         frame = Frame(torch.zeros(3, device=device), 1.0, torch.eye(3, device=device))
         if init is not None:
+            if settings.start == "both":
+                raise ValueError("start both goes without init: a given mesh is the only start")
             if settings.coarse_to_fine:
                 raise ValueError("coarse_to_fine goes without init: the triangles of a given mesh stay as they are")
             kept += [*init.verts_list(), *init.faces_list()]
@@ -138,7 +140,12 @@ class Outlines:
 
     def placed(self, mesh: Meshes) -> Meshes:
         """A mesh of the fit where the object is."""
-        return mesh.update_padded(self.frame.undo(mesh.verts_packed())[None])
+        return placed(mesh, self.frame)
+
+
+def placed(mesh: Meshes, frame: Frame) -> Meshes:
+    """A mesh of a fit where its object is."""
+    return mesh.update_padded(frame.undo(mesh.verts_packed())[None])
 
 
 def normalize(mesh: Meshes, name: str) -> tuple[Meshes, Frame]:

@@ -17,7 +17,9 @@ from recon_engine.report import Number, Picture, Report, versions
 from recon_engine.structures import Meshes
 
 from .. import _pictures as pictures
-from .fit import BuildResult
+from .closed import enclosed_volume, is_watertight, reclosed
+from .fit import BuildResult, surface_chamfer
+from .outlines import placed
 
 _FILES = {
     "mesh.obj": "the reconstruction, at the input's scale",
@@ -48,7 +50,11 @@ def save_results(result: BuildResult, folder: Path, source: str) -> None:
     Raises:
         ImportError: pillow or matplotlib is missing; names the pip line.
     """
+    closed = reclosed(result.fitted) if result.settings.watertight else None
     save_obj(str(folder / "mesh.obj"), result.mesh.verts_packed(), result.mesh.faces_packed())
+    if closed is not None:
+        at_place = placed(closed, result.frame)
+        save_obj(str(folder / "watertight.obj"), at_place.verts_packed(), at_place.faces_packed())
     result.history.save_csv(folder / "losses.csv")
     result.history.save_png(folder / "losses.png", f"Reconstruction of {source}")
     strips = pictures.compared(result.targets, result.silhouettes)
@@ -59,8 +65,9 @@ def save_results(result: BuildResult, folder: Path, source: str) -> None:
     pictures.save_gif(folder / "turntable.gif", frames)
     if result.settings.refine_cameras:
         _save_cameras(result, folder / "cameras.csv")
-    (folder / "metrics.json").write_text(json.dumps(_metrics(result, source), indent=2) + "\n", encoding="utf-8")
-    _report(result, folder, source, strips).save(folder / "report.html")
+    metrics = _metrics(result, source, closed)
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    _report(result, folder, source, strips, closed).save(folder / "report.html")
 
 
 def _save_cameras(result: BuildResult, path: Path) -> None:
@@ -86,7 +93,7 @@ def _azimuth_change(result: BuildResult) -> Tensor:
     return result.views.azimuth - result.given.azimuth.to(result.views.azimuth)
 
 
-def _metrics(result: BuildResult, source: str) -> dict[str, object]:
+def _metrics(result: BuildResult, source: str, closed: Meshes | None) -> dict[str, object]:
     columns = (result.views.elevation, result.views.azimuth, result.iou)
     per_view = [
         {"view": name, "elevation": elevation, "azimuth": azimuth, "iou": iou}
@@ -104,11 +111,37 @@ def _metrics(result: BuildResult, source: str) -> dict[str, object]:
         "azimuth_change_mean": float(_azimuth_change(result).abs().mean()),
         "silhouette_iou_mean_unseen_views": result.unseen_iou,
         "chamfer": result.chamfer,
+        "watertight": is_watertight(result.mesh),
+        "volume": enclosed_volume(result.mesh),
+        "reclosed": None if closed is None else _reclosed(result, closed),
+        "starts": [_reached(each) for each in result.compared or (result,)],
         "fov": result.views.fov,
         "cameras": _cameras(result),
         "silhouette_iou": per_view,
         "settings": asdict(result.settings),
         "versions": versions(),
+    }
+
+
+def _reclosed(result: BuildResult, closed: Meshes) -> dict[str, object]:
+    """What the closed surface without self-intersections is like; its distance in the units of the fit."""
+    return {
+        "faces": len(closed.faces_packed()),
+        "watertight": is_watertight(closed),
+        "volume": enclosed_volume(placed(closed, result.frame)),
+        "chamfer_to_mesh": surface_chamfer(closed, result.fitted, result.settings.seed),
+    }
+
+
+def _reached(result: BuildResult) -> dict[str, object]:
+    """What was reached from one start."""
+    return {
+        "start": result.start_name,
+        "silhouette_iou_mean": float(result.iou.mean()),
+        "silhouette_iou_min": float(result.iou.min()),
+        "silhouette_iou_mean_unseen_views": result.unseen_iou,
+        "chamfer": result.chamfer,
+        "loss": result.history.last(),
     }
 
 
@@ -127,7 +160,7 @@ def _cameras(result: BuildResult) -> list[dict[str, object]]:
     ]
 
 
-def _report(result: BuildResult, folder: Path, source: str, strips: np.ndarray) -> Report:
+def _report(result: BuildResult, folder: Path, source: str, strips: np.ndarray, closed: Meshes | None) -> Report:
     steps = result.history.length
     report = Report(
         f"Reconstruction of {source}",
@@ -138,7 +171,9 @@ def _report(result: BuildResult, folder: Path, source: str, strips: np.ndarray) 
         report.notice(f"The run was stopped after {steps} of {result.settings.iterations} iterations.")
     report.numbers(_numbers(result))
     report.section("Shape", _shape_text(result))
-    report.pictures(_shapes(result, folder), cell=235)
+    report.pictures(_shapes(result, folder, closed), cell=235)
+    if result.compared:
+        _compare_starts(report, result)
     report.section("Silhouettes", "Each strip shows the target, the result, and the two laid over each other.")
     report.key({text: f"rgb{color}" for text, color in _COLORS.items()})
     report.pictures(_silhouettes(result, strips), cell=330)
@@ -152,9 +187,37 @@ def _report(result: BuildResult, folder: Path, source: str, strips: np.ndarray) 
         bars=result.iou.tolist(),
     )
     report.losses(result.history.table())
-    moved = {"cameras.csv": "the cameras as they were found"} if result.settings.refine_cameras else {}
-    report.appendix(asdict(result.settings), {**_FILES, **moved})
+    more = {"cameras.csv": "the cameras as they were found"} if result.settings.refine_cameras else {}
+    if closed is not None:
+        more["watertight.obj"] = "a closed surface without self-intersections around what mesh.obj encloses"
+    report.appendix(asdict(result.settings), {**_FILES, **more})
     return report
+
+
+def _compare_starts(report: Report, result: BuildResult) -> None:
+    """The section on what was reached from each start."""
+    report.section(
+        "Start shapes",
+        f"Both were deformed with the same settings and looked at the same views. The result began as "
+        f"{result.start_name}, which ended with the higher mean IoU.",
+    )
+    rows = []
+    for each in result.compared:
+        unseen = "" if each.unseen_iou is None else f"{each.unseen_iou:.4f}"
+        chamfer = "" if each.chamfer is None else f"{each.chamfer:.2e}"
+        loss = f"{each.history.last():.5f}"
+        rows.append([each.start_name, loss, chamfer, unseen, f"{each.iou.min():.4f}", f"{each.iou.mean():.4f}"])
+    report.table(
+        ["start", "total loss", "chamfer", "IoU in unseen views", "worst IoU", "mean IoU"],
+        rows,
+        bars=[float(each.iou.mean()) for each in result.compared],
+    )
+    fov = max(_shown_fov(each) for each in result.compared)
+    shown = [_shaded(f"result of {each.start_name}", each.fitted, fov, _SHOWN[:2]) for each in result.compared]
+    report.pictures([picture for pair in shown for picture in pair], cell=235)
+    curves = {each.start_name: each.history.table()["total"] for each in result.compared}
+    ends = ", ".join(f"{values[-1]:.3g} from {name}" for name, values in curves.items() if values)
+    report.chart(curves, f"The total loss over {result.history.length} iterations. It ends at {ends}.")
 
 
 def _numbers(result: BuildResult) -> list[Number]:
@@ -180,7 +243,10 @@ def _numbers(result: BuildResult) -> list[Number]:
         Number("Time", f"{result.seconds:.1f} s", f"{result.history.length} iterations, {rate:.0f} a second")
     )
     verts, faces = len(result.mesh.verts_packed()), len(result.mesh.faces_packed())
-    numbers.append(Number("Mesh", f"{faces:,}", f"faces, {verts:,} vertices"))
+    closed = (
+        f"watertight, volume {enclosed_volume(result.mesh):.4g}" if is_watertight(result.mesh) else "not watertight"
+    )
+    numbers.append(Number("Mesh", f"{faces:,}", f"faces, {verts:,} vertices; {closed}"))
     return numbers
 
 
@@ -190,12 +256,14 @@ def _shape_text(result: BuildResult) -> str:
     return "The object above the result, from the same cameras. The fit saw silhouettes only, never the shape."
 
 
-def _shapes(result: BuildResult, folder: Path) -> list[Picture]:
-    """Shaded views of object and result from the same cameras, the start, and the turntable."""
+def _shapes(result: BuildResult, folder: Path, closed: Meshes | None) -> list[Picture]:
+    """Shaded views of object and result from the same cameras, the start, what was closed, and the turntable."""
     fov = _shown_fov(result)
     shown = [] if result.target is None else _shaded("object", result.target, fov, _SHOWN)
     shown += _shaded("result", result.fitted, fov, _SHOWN)
     shown += _shaded("start", result.start, max(fov, _WHOLE_CUBE), _SHOWN[:1])
+    if closed is not None:
+        shown += _shaded("result in watertight.obj", closed, fov, _SHOWN[:1])
     turning = "The result" if result.target is None else "The object and, right of it, the result"
     gif = (folder / "turntable.gif").read_bytes()
     wide = result.target is not None

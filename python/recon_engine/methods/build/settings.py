@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 from .._settings import above, at_least, at_most, choice, with_changes
 
-Start = Literal["cube", "sphere"]
+Start = Literal["cube", "sphere", "both"]
+STARTS = ("cube", "sphere")
+_COARSEST = 2  # the level to begin with, at least: the few large triangles of coarser starts turn inside out
 _SPLIT_AT = (0.25, 0.5)  # the parts of the iterations after which triangles are split
 Preset = Literal["framed", "documented"]
 
@@ -22,7 +24,7 @@ class BuildSettings:
     """
 
     start: Start = "cube"
-    """The shape that is deformed: a cube of side 1 or a sphere."""
+    """The shape that is deformed: a cube of side 1 or a sphere; or both, each by itself, and the better one counts."""
     level: int = 4
     """How often the start's triangles are split into four."""
     coarse_to_fine: bool = False
@@ -63,11 +65,13 @@ class BuildSettings:
     """Weight of the normal consistency of neighbouring faces."""
     weight_laplacian: float = 1.0
     """Weight of the uniform Laplacian."""
+    watertight: bool = False
+    """Keep a closed surface without self-intersections besides the mesh; see `reclosed`."""
     seed: int = 0
     """Decides the order of views; the same seed gives the same mesh."""
 
     def __post_init__(self) -> None:
-        choice(self, "start", ("cube", "sphere"))
+        choice(self, "start", (*STARTS, "both"))
         at_least(self, 0, "level", "views_per_iteration", "seed", "momentum")
         at_least(self, 1, "iterations", "views", "image_size", "faces_per_pixel")
         at_least(self, 0, "weight_silhouette", "weight_edge", "weight_normal", "weight_laplacian")
@@ -88,9 +92,14 @@ class BuildSettings:
         return self.camera_rate * (0.1 if iteration >= round(0.75 * self.iterations) else 1.0)
 
     @property
+    def starts(self) -> tuple[str, ...]:
+        """The shapes that are deformed, each by itself."""
+        return STARTS if self.start == "both" else (self.start,)
+
+    @property
     def splits(self) -> int:
         """How many of the splits of triangles are made on the way."""
-        return min(len(_SPLIT_AT), self.level) if self.coarse_to_fine else 0
+        return min(len(_SPLIT_AT), max(self.level - _COARSEST, 0)) if self.coarse_to_fine else 0
 
     def splits_at(self, iteration: int) -> int:
         """How many of these have been made in an iteration, counted from 0."""
