@@ -16,6 +16,7 @@ from recon_engine.structures import Meshes
 
 CLAY = (0.80, 0.77, 0.72)  # of surfaces that have no colour of their own
 _LARGEST_TILING = 4096  # texels on a side of an image that was repeated
+_LARGEST_COORDINATE = 1e15  # areas of larger things leave single precision
 _SLOPPY = 1e-3  # how far texture coordinates may lie outside the image before it is repeated for them
 
 
@@ -85,11 +86,33 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> Meshes:
     verts, faces = mesh.verts_packed(), mesh.faces_packed()
     if not len(faces):
         raise ValueError(f"the file {path} has {len(verts)} vertices but no faces: a mesh is needed")
+    check_surface(path, verts, faces)
+    return mesh.to(device)
+
+
+def check_surface(path: Path, verts: Tensor, faces: Tensor) -> None:
+    """Refuse what nothing can be computed of.
+
+    Args:
+        path: where it comes from.
+        verts: (V, 3).
+        faces: (F, 3); F may be 0.
+
+    Raises:
+        ValueError: vertices that are not finite or too large, faces of vertices that are not there, or faces of which
+            none has an area.
+    """
     if not bool(torch.isfinite(verts).all()):
         raise ValueError(f"the file {path} has vertices that are NaN or infinite")
+    if len(verts) and float(verts.abs().max()) > _LARGEST_COORDINATE:
+        raise ValueError(f"the file {path} has coordinates beyond {_LARGEST_COORDINATE:g}: scale it down")
+    if not len(faces):
+        return
     if int(faces.min()) < 0 or int(faces.max()) >= len(verts):
         raise ValueError(f"the file {path} has faces of vertices that do not exist: it has {len(verts)} vertices")
-    return mesh.to(device)
+    a, b, c = verts.double()[faces].unbind(1)
+    if not bool((torch.linalg.cross(b - a, c - a, dim=1) != 0).any()):
+        raise ValueError(f"the file {path} has no face with an area")
 
 
 def _obj_part(path: Path) -> _Part:
@@ -120,7 +143,7 @@ def _obj_vertex_colors(path: Path, count: int) -> Tensor | None:
     """The colours of `v x y z r g b`, (V, 3); None unless all vertices have one."""
     with path.open("rb") as file:
         rows = [line.split()[4:7] for line in file if line.startswith((b"v ", b"v\t"))]
-    if len(rows) != count or any(len(row) != 3 for row in rows):
+    if not rows or len(rows) != count or any(len(row) != 3 for row in rows):
         return None
     try:
         colors = torch.tensor([[float(value) for value in row] for row in rows])

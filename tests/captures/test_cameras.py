@@ -421,8 +421,8 @@ def test_angles_without_names_distances_and_fields_of_view(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("a.png,30,10,0,60", r"a.csv, line 2: distance must be a distance above 0, got '0'"),
-        ("a.png,30,10,nan,60", r"a.csv, line 2: distance must be a distance above 0, got 'nan'"),
+        ("a.png,30,10,0,60", r"a.csv, line 2: distance must be a distance above 0 and below 1e.15, got '0'"),
+        ("a.png,30,10,nan,60", r"a.csv, line 2: distance must be a distance above 0 and below 1e.15, got 'nan'"),
         ("a.png,30,10,3,180", r"a.csv, line 2: fov must be degrees between 0 and 180, got '180'"),
         ("a.png,30,x,3,60", r"a.csv, line 2: elevation must be a number of degrees from -360 to 360, got 'x'"),
     ],

@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+LARGEST = 1e15  # of lengths in camera files: squares of larger ones leave single precision
+
 
 @dataclass(frozen=True)
 class Distortion:
@@ -146,6 +148,8 @@ def check_rotation(R: Tensor, T: Tensor, where: str) -> None:
     """Raises ValueError unless R is a rotation and both are finite; the message begins with `where`."""
     if not bool(torch.isfinite(R).all() and torch.isfinite(T).all()):
         raise ValueError(f"{where}: expected finite numbers, got NaN or infinity")
+    if float(T.abs().max()) > LARGEST:
+        raise ValueError(f"{where}: expected places within {LARGEST:g} of the origin, got {float(T.abs().max()):g}")
     off = float((R @ R.T - torch.eye(3, dtype=R.dtype)).abs().max())
     if off > 1e-3 or float(torch.linalg.det(R)) < 0:
         what = "a mirror image" if off <= 1e-3 else f"axes that are off by {off:.3g}"

@@ -12,9 +12,13 @@ from torch import Tensor
 
 from recon_engine.renderer.cameras import look_at_view_transform
 
-from ._shot import CameraFile, FieldOfView, Shot
+from ._shot import LARGEST, CameraFile, FieldOfView, Shot
 
-_OPTIONAL = {"distance": (0.0, math.inf, "a distance above 0"), "fov": (0.0, 180.0, "degrees between 0 and 180")}
+_LONGEST_LINE = 100_000
+_OPTIONAL = {
+    "distance": (0.0, LARGEST, f"a distance above 0 and below {LARGEST:g}"),
+    "fov": (0.0, 180.0, "degrees between 0 and 180"),
+}
 
 
 class Angles(NamedTuple):
@@ -56,6 +60,8 @@ def load_angles(path: Path | str) -> Angles:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"the file of angles {path} is not UTF-8 text: {error}") from error
+    if "\0" in text or len(max(text.splitlines(), key=len, default="")) > _LONGEST_LINE:
+        raise ValueError(f"the file of angles {path} is no table of text: it has zero bytes or lines without end")
     rows = csv.reader(text.splitlines())
     header = [name.strip().lower() for name in next(rows, [])]
     for column in ("azimuth", "elevation"):

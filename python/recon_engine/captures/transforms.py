@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ._shot import CameraFile, Distortion, FieldOfView, Lens, Shot, check_rotation
+from ._shot import LARGEST, CameraFile, Distortion, FieldOfView, Lens, Shot, check_rotation
 
 _FISHEYES = ("OPENCV_FISHEYE",)
 _PINHOLES = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
@@ -45,6 +45,8 @@ def read_transforms(path: Path | str) -> CameraFile:
         raise ValueError(f"{path}, line {error.lineno}: expected JSON, got a mistake: {error.msg}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text: {error}") from error
+    except (RecursionError, ValueError) as error:  # lists in lists without end, numbers of thousands of digits
+        raise ValueError(f"{path}: expected transforms, got JSON that cannot be read: {error}") from error
     frames = whole.get("frames") if isinstance(whole, dict) else None
     if not isinstance(frames, list) or not frames:
         raise ValueError(f"{path}: expected an object with a list of frames, got {_short(whole)}")
@@ -64,7 +66,7 @@ def _shot(whole: Mapping[str, Any], frame: Any, where: str) -> Shot:
     rows = frame.get("transform_matrix")
     try:
         matrix = torch.tensor(rows, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         matrix = torch.zeros(0)
     if matrix.shape not in ((4, 4), (3, 4)):
         raise ValueError(f"{where}: expected a transform_matrix of 4 x 4 numbers, got {_short(rows)}")
@@ -104,7 +106,7 @@ def _lens(of: Mapping[str, Any], where: str) -> Lens | FieldOfView:
 
 def _number(of: Mapping[str, Any], name: str, where: str, expected: str = "") -> float:
     value = of.get(name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= LARGEST:
         raise ValueError(f"{where}: expected {expected or name} as a finite number, got {_short(value)}")
     return float(value)
 

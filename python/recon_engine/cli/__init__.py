@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from ._runs import INTERRUPTED, complain
+from ._runs import INTERRUPTED, complain, is_interrupt
 from .align import align
 from .build import build
 from .checks import compat, doctor
@@ -57,10 +57,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return _run(list(sys.argv[1:] if arguments is None else arguments))
-    except KeyboardInterrupt:
-        return complain("stopped before anything was saved", INTERRUPTED)
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        return complain(" ".join(str(error).split()), 2)
+    except (KeyboardInterrupt, Exception) as error:
+        text = " ".join(str(error).split())
+        if is_interrupt(error):
+            return complain("stopped before anything was saved", INTERRUPTED)
+        if isinstance(error, (ValueError, OSError, ImportError, FloatingPointError)):
+            return complain(text, 2)
+        if _is_out_of_memory(error):
+            return complain(f"there is not enough memory: choose smaller sizes ({text[:200]})", 2)
+        raise
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory has ended; torch says so in a RuntimeError of its own or in the text of one."""
+    text = str(error)
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
 def _run(arguments: list[str]) -> int:

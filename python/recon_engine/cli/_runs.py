@@ -137,14 +137,14 @@ def run_fit(
         checkpoint.unlink(missing_ok=True)
     try:
         return save_run(save, fit(), out, overwrite or resume, source, checkpoint)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception) as error:
         if not checkpoint.is_file():
             raise
-        return complain(f"stopped; {checkpoint} keeps the run: --resume goes on", INTERRUPTED)
-    except OSError as error:
-        if not checkpoint.is_file():
-            raise
-        raise OSError(f"{error}; {checkpoint} keeps the run: --resume goes on") from error
+        if is_interrupt(error):
+            return complain(f"stopped; {checkpoint} keeps the run: --resume goes on", INTERRUPTED)
+        if isinstance(error, OSError):
+            raise OSError(f"{error}; {checkpoint} keeps the run: --resume goes on") from error
+        raise
 
 
 def save_run(
@@ -169,6 +169,13 @@ def save_run(
     done, planned = result.history.length, result.history.planned
     more = "" if checkpoint is None else "; --resume goes on"
     return complain(f"stopped after {done} of {planned} iterations; what was reached is saved{more}", INTERRUPTED)
+
+
+def is_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind it: a module that was being imported makes an ImportError of it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def complain(text: str, code: int) -> int:

@@ -15,6 +15,7 @@ _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 _TRANSPARENT = (".png", ".webp", ".tif", ".tiff")
 _FILMS = (".mp4", ".gif")
 _LARGEST = 8192  # side of a picture
+_MOST_FRAMES = 10_000
 _FASTEST_GIF = 50  # frames per second: viewers slow shorter delays than 20 ms down to 100 ms
 
 
@@ -152,6 +153,8 @@ def _check_film(path: Path, size: tuple[int, int], frames: int, fps: float, back
         raise ValueError(f"--turntable {path} must end in .mp4 or .gif")
     if frames < 1:
         raise ValueError(f"--frames must be 1 or more, got {frames}")
+    if frames > _MOST_FRAMES:
+        raise ValueError(f"--frames must be {_MOST_FRAMES} or less, got {frames}")
     if not 0 < fps < math.inf:
         raise ValueError(f"--fps must be above 0, got {fps}")
     if kind == ".gif" and fps > _FASTEST_GIF:

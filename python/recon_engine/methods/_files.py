@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from recon_engine._mesh_files import check_surface
 from recon_engine.io import load_obj, load_ply
 from recon_engine.structures import Meshes
 
@@ -22,7 +23,7 @@ def load_shape(path: Path | str) -> tuple[Tensor, Tensor]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another ending, a malformed file, or no finite vertices.
+        ValueError: another ending, a malformed file, no vertices, or what `check_surface` refuses.
     """
     path = Path(path)
     if not path.is_file():
@@ -36,9 +37,9 @@ def load_shape(path: Path | str) -> tuple[Tensor, Tensor]:
         raise ValueError(f"the file {path} must end in .obj or .ply")
     if len(verts) == 0:
         raise ValueError(f"the file {path} has no vertices")
-    if not bool(torch.isfinite(verts).all()):
-        raise ValueError(f"the file {path} has vertices that are NaN or infinite")
-    return verts.float(), faces.long().reshape(-1, 3)
+    verts, faces = verts.float(), faces.long().reshape(-1, 3)
+    check_surface(path, verts, faces)
+    return verts, faces
 
 
 def load_mesh(path: Path | str, device: torch.device | str = "cpu") -> Meshes:

@@ -23,6 +23,7 @@ from recon_engine._extra import extra as extra
 
 _Item = TypeVar("_Item")
 
+_ROWS = 2**16  # of losses, that there is room for from the beginning
 _LOG_SECONDS = 0.25  # how often the progress bar reads the loss: reading it makes a GPU wait
 
 
@@ -113,7 +114,7 @@ class History:
         self.columns = tuple(columns)
         self.weights = torch.tensor(weights, dtype=torch.float32, device=device)
         self._used = [weight > 0 for weight in weights]
-        self._rows = torch.zeros(iterations, len(self.columns), device=device)
+        self._rows = torch.zeros(min(iterations, _ROWS), len(self.columns), device=device)
         self.length = 0
         self.planned = iterations
 

@@ -9,6 +9,18 @@ from typing import Any, TypeVar
 
 _Settings = TypeVar("_Settings")
 
+# What fields of these names are at most, in whatever settings: beyond, memory or time ends before the run does, and
+# numbers leave the range of their kind.
+_LARGEST: dict[str, float] = {
+    "iterations": 10_000_000,
+    "views": 10_000,
+    "held_out": 10_000,
+    "samples": 1_000_000,
+    "hidden": 8192,
+    "seed": 2**32 - 1,
+}
+_LARGEST_OF_ALL = 1e30  # single precision ends at 3.4e38
+
 
 def with_changes(
     kind: type[_Settings], presets: Mapping[str, Mapping[str, Any]], preset: str, *changes: Mapping[str, Any]
@@ -44,10 +56,11 @@ def choice(settings: object, name: str, choices: tuple[str, ...]) -> None:
 
 
 def at_least(settings: object, low: float, *names: str) -> None:
-    """Raises ValueError unless the fields are `low` or more, and finite."""
+    """Raises ValueError unless the fields are `low` or more, and not larger than makes sense."""
     for name in names:
         if not low <= getattr(settings, name) < math.inf:
             raise ValueError(f"{name} must be {low} or more, got {getattr(settings, name)}")
+        at_most(settings, name, _LARGEST.get(name, _LARGEST_OF_ALL))
 
 
 def at_most(settings: object, name: str, high: float) -> None:
@@ -57,7 +70,8 @@ def at_most(settings: object, name: str, high: float) -> None:
 
 
 def above(settings: object, low: float, *names: str) -> None:
-    """Raises ValueError unless the fields are more than `low`, and finite."""
+    """Raises ValueError unless the fields are more than `low`, and not larger than makes sense."""
     for name in names:
         if not low < getattr(settings, name) < math.inf:
             raise ValueError(f"{name} must be above {low}, got {getattr(settings, name)}")
+        at_most(settings, name, _LARGEST.get(name, _LARGEST_OF_ALL))

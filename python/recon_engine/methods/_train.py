@@ -12,10 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recon_engine import __version__
+
 from ._processes import Processes
 from ._run import History, Loop, OwnRandom
 
 _SAVE_SECONDS = 30.0
+_LARGEST_PARAMETER = 1e9
 
 
 class Checkpoint:
@@ -28,7 +31,7 @@ class Checkpoint:
     """
 
     def __init__(self, path: Path | None, about: Mapping[str, Any], seconds: float = _SAVE_SECONDS) -> None:
-        self.path, self.about, self.seconds = path, dict(about), seconds
+        self.path, self.about, self.seconds = path, {**about, "version": __version__}, seconds
         self._saved = time.perf_counter()
 
     @property
@@ -175,12 +178,25 @@ class Training:
         """
         self.save()  # a place that cannot hold it is known before any work is done
         for i in self.loop:
-            with self.random:
-                self._step(i)
+            try:
+                with self.random:
+                    self._step(i)
+            except (ValueError, RuntimeError):
+                self._check_bounds()
+                raise
             if self.processes.any(self.processes.is_first and self.checkpoint.is_due):
                 self.save()
             yield i
+        self._check_bounds()
         self.save()
+
+    def _check_bounds(self) -> None:
+        """Raises FloatingPointError where the parameters are not finite or so large that no loss of them would be."""
+        largest = torch.stack([p.detach().abs().max() for p in self.model.parameters() if p.numel()]).max()
+        if not float(largest) < _LARGEST_PARAMETER:
+            raise FloatingPointError(
+                f"the fit left all bounds by iteration {self.history.length}: choose a smaller learning rate"
+            )
 
     def save(self) -> None:
         """Write the checkpoint now."""

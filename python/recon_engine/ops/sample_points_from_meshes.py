@@ -92,7 +92,13 @@ def _draw_faces(areas: Tensor, num_samples: int) -> Tensor:
         try:
             return areas.multinomial(num_samples, replacement=True)
         except RuntimeError as error:
-            if areas.is_cuda or (areas.sum(1) > 0).all():
+            if areas.is_cuda:
+                raise
+            if not torch.isfinite(areas.sum(1)).all():
+                raise ValueError(
+                    "sample_points_from_meshes: vertices are so far apart that areas are infinite"
+                ) from error
+            if (areas.sum(1) > 0).all():
                 raise
             raise ValueError(
                 "sample_points_from_meshes: every mesh needs a face with an area > 0, mesh "

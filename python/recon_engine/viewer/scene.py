@@ -300,7 +300,12 @@ def _settings(kind: Any, about: Mapping[str, Any]) -> Any:
 
 def _read_folder(path: Path) -> Scene:
     """A results folder: its shapes, its cameras, its numbers."""
-    metrics = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
+    try:
+        metrics = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # neither text nor JSON
+        raise ValueError(f"the file {path / 'metrics.json'} cannot be read: {error}") from error
+    if not isinstance(metrics, dict):
+        raise ValueError(f"the file {path / 'metrics.json'} is not that of a run")
     things: dict[str, Any] = {}
     for file in sorted(path.iterdir()):
         if file.suffix.lower() in _MESHES and file.stem not in things:

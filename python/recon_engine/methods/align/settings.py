@@ -42,7 +42,6 @@ class AlignSettings:
         at_least(self, 1, "iterations", "samples", "starts")
         at_least(self, 0, "momentum", "seed", "tolerance", "noise")
         above(self, 0, "learning_rate")
-        at_most(self, "samples", 1_000_000)
         if self.momentum >= 1:
             raise ValueError(f"momentum must be below 1, got {self.momentum}")
         at_most(self, "starts", 10_000)

@@ -35,6 +35,8 @@ Cameras = Orbit | Position
 _TRUTH = 2**40  # seeds of known cameras are others than those of the search for them
 _FRAMES = 40  # of the film, at most
 _FILM_SIZE = 200
+_FAR = 1e9  # no number of a camera is as large
+_MOST_FRAMES = 10_000
 
 
 class Step(NamedTuple):
@@ -291,7 +293,7 @@ class PoseFit:
                 part = i / stage.iterations
                 optimizer.param_groups[0]["lr"] = self.settings.learning_rate_at(part)
                 optimizer.zero_grad()
-                each = self.losses(picture, stage, stage.sigma_at(part), moved)
+                each = self._losses_in_bounds(picture, stage, stage.sigma_at(part), moved)
                 total = (each * self.weights).sum(1)
                 total.sum().backward()
                 self._hold(moved)
@@ -310,10 +312,21 @@ class PoseFit:
                     break
             with torch.no_grad():
                 cameras = type(moved)(*(part.detach() for part in moved))
-                total = (self.losses(picture, stage, stage.last_sigma, cameras) * self.weights).sum(1)
+                total = (self._losses_in_bounds(picture, stage, stage.last_sigma, cameras) * self.weights).sum(1)
             order = total.argsort()
             cameras = cameras.pick(order)
         return _Found(cameras.pick(slice(1)), total[order[:1]], was_searched)
+
+    def _losses_in_bounds(self, picture: int, stage: Stage, sigma: float, cameras: Cameras) -> Tensor:
+        """`losses`; cameras that a step took out of all bounds are named as what they are."""
+        try:
+            return self.losses(picture, stage, sigma, cameras)
+        except ValueError as error:
+            if self.history.length == self._rows_done or bool(torch.cat(tuple(cameras), 1).abs().max() < _FAR):
+                raise
+            raise FloatingPointError(
+                f"the camera left all bounds at iteration {self.history.length}: choose a smaller learning rate"
+            ) from error
 
     def _hold(self, cameras: Cameras) -> None:
         """Where the camera looks at the middle of the object, that does not move in the picture."""
@@ -427,11 +440,13 @@ def from_mesh(
         The cameras, with `true` and `errors`.
 
     Raises:
-        ValueError: see `PoseFit`; fewer than one frame.
+        ValueError: see `PoseFit`; fewer than one frame, or more than 10,000.
     """
     settings = pose_settings() if settings is None else settings
     if frames < 1:
         raise ValueError(f"frames must be 1 or more, got {frames}")
+    if frames > _MOST_FRAMES:
+        raise ValueError(f"frames must be {_MOST_FRAMES} or less, got {frames}")
     scene = Scene.of(mesh, settings)
     cameras = _known_cameras(settings, frames, scene.device)
     observed = observe(mesh, cameras, settings)
