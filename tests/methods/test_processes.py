@@ -25,11 +25,11 @@ rank = int(os.environ["RANK"])
 """
 
 
-def two(script: str, folder: Path) -> list[tuple[int, str, str]]:
+def two(script: str, folder: Path, *arguments: str) -> list[tuple[int, str, str]]:
     """Exit code and what was written, of two processes that run a script."""
     path = folder / "script.py"
     path.write_text(HEAD + textwrap.dedent(script))
-    return run_two(["-W", "error::FutureWarning", str(path)], folder)
+    return run_two(["-W", "error::FutureWarning", str(path), *arguments], folder)
 
 
 def test_alone_there_is_nothing_to_agree_on():
@@ -205,3 +205,40 @@ def test_commands_of_one_process_say_so_under_torchrun(tmp_path, monkeypatch, ca
     assert main(["demo"]) == 2
     expected = "recon (process 1): this command works in one process: start it without torchrun\n"
     assert capsys.readouterr().err == expected
+
+
+@pytest.mark.slow
+def test_two_of_which_one_is_killed_go_on(tmp_path):
+    """The other one ends by itself, and both together end as two that nothing befell."""
+    for module in ("tyro", "tqdm", "PIL", "matplotlib"):
+        pytest.importorskip(module)
+    script = """
+        from recon_engine.cli import main
+        from recon_engine.methods import _train, volume
+        from recon_engine.methods._run import History
+
+        def save(result, folder, source):
+            (folder / "metrics.json").write_text(str(result.history.table()["total"]))
+
+        record = History.record
+
+        def killed(self, row):
+            if rank == 1 and self.length == 20 and "--resume" not in sys.argv and "unbroken" not in sys.argv:
+                os.kill(os.getpid(), signal.SIGKILL)
+            record(self, row)
+
+        volume.save_results, History.record = save, killed
+        _train.Checkpoint.__init__.__defaults__ = (0.0,)
+        size = ["--views", "4", "--image-size", "12", "--resolution", "8", "--iters", "40"]
+        sys.exit(main(["volume", "--fast", *size, *sys.argv[1:]]))
+        """
+    unbroken, broken = (two(script, tmp_path, "--out", out) for out in ("unbroken", "broken"))
+    assert [code for code, _, _ in unbroken] == [0, 0], unbroken
+    assert [code for code, _, _ in broken] == [2, -9], broken
+    assert "another process failed" in broken[0][2]
+    assert "broken.checkpoint keeps the run: --resume goes on" in broken[0][2]
+    resumed = two(script, tmp_path, "--out", "broken", "--resume")
+    assert [code for code, _, _ in resumed] == [0, 0], resumed
+    losses = [(tmp_path / out / "metrics.json").read_text() for out in ("unbroken", "broken")]
+    assert losses[0] == losses[1]
+    assert not (tmp_path / "broken.checkpoint").exists()
