@@ -14,6 +14,7 @@ from recon_engine.cli import main
 from recon_engine.io import save_obj
 from recon_engine.methods import build
 from recon_engine.methods._many import Many, _claimed, file_time, read_metrics, save_summary, table
+from recon_engine.methods._run import results_folder
 from recon_engine.methods.shapes import building
 from recon_engine.utils import ico_sphere, torus
 
@@ -23,9 +24,9 @@ SHORT = ["--iters", "6", "--level", "1", "--image-size", "16", "--views", "3", "
 
 def make(out: Path, name: str, iou: float = 0.5, **more) -> None:
     """The results folder of an object."""
-    (out / name).mkdir()
     metrics = {"settings": {"a": [1, 2]}, "interrupted": False, "iou": iou, "seconds": 3.0, **more}
-    (out / name / "metrics.json").write_text(json.dumps(metrics))
+    with results_folder(out / name) as folder:
+        (folder / "metrics.json").write_text(json.dumps(metrics))
 
 
 def objects(out: Path, names: str = "abcd") -> Many:

@@ -59,8 +59,9 @@ class Many:
         metrics = read_metrics(self.out / name)
         if metrics is not None and metrics["settings"] == self.settings and not metrics["interrupted"]:
             return Outcome(name, file, "done" if self._is_new(self.out / name / "metrics.json") else "kept", metrics)
-        if self._is_new(error):
-            return Outcome(name, file, "failed", error=error.read_text(encoding="utf-8").strip())
+        with contextlib.suppress(FileNotFoundError):  # a run that tries again removes it
+            if self._is_new(error):
+                return Outcome(name, file, "failed", error=error.read_text(encoding="utf-8").strip())
         return Outcome(name, file, "stopped" if self.checkpoint(name).exists() else "open")
 
     def outcomes(self) -> list[Outcome]:
@@ -109,7 +110,10 @@ class Many:
         return self.outcome(name).status in ("done", "kept", "failed")
 
     def _is_new(self, path: Path) -> bool:
-        return path.exists() and path.stat().st_mtime >= self.began
+        try:
+            return path.stat().st_mtime >= self.began
+        except OSError:  # it is not there, or not any more
+            return False
 
 
 def read_metrics(folder: Path) -> dict[str, Any] | None:
@@ -119,11 +123,11 @@ def read_metrics(folder: Path) -> dict[str, Any] | None:
         ValueError: the file is damaged.
     """
     path = folder / "metrics.json"
-    if not path.is_file():
-        return None
     try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
+        metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         metrics["settings"], metrics["interrupted"]
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"the file {path} is damaged: remove the folder {folder}") from error
     return metrics
