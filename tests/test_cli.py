@@ -639,7 +639,7 @@ def test_ctrl_c_saves_what_was_reached(tmp_path):
 @pytest.mark.parametrize(
     ("command", "options"),
     [
-        ("build", ["--obj", "../cube.obj", "--level=1", "--coarse-to-fine"]),
+        ("build", ["--fast", "--obj", "../cube.obj", "--coarse-to-fine"]),
         ("volume", ["--fast", "--resolution=8"]),
         ("fit-views", ["--fast", "--level=1"]),
     ],
