@@ -70,8 +70,9 @@ def build(
         iters: iterations. Default: 2000, with --fast 300, with --init 100.
         lr: learning rate. Default: 0.25, with --init 0.12.
         level: how often the start's triangles are split. Default: 4, with --fast 3.
-        coarse_to_fine: begin two levels lower, at level 2 at least, and split the deformed mesh's triangles after 1/4 and
-            1/2 of the iterations. On three objects the IoU was the same within 0.002, in two thirds of the time.
+        coarse_to_fine: begin two levels lower, at level 2 at least, and split the triangles of the deformed mesh after
+            1/4 and 1/2 of the iterations. On three objects the IoU was the same within 0.002, in two thirds of the
+            time.
         image_size: side of the silhouettes in pixels. Default: 128, with --fast 64.
         fov: field of view of the cameras in degrees. Default: of the preset.
         watertight: write watertight.obj as well, a closed surface without self-intersections around what the result
