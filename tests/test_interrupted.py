@@ -16,13 +16,14 @@ from pathlib import Path
 import pytest
 
 import recon_engine
+from recon_engine.methods._train import read_checkpoint
 
 for module in ("tyro", "tqdm", "matplotlib", "PIL"):
     pytest.importorskip(module)
 
 # Each command is a process of its own, forked from one that has imported everything: seconds of imports are not tested.
 SERVER = """
-import importlib, json, os, signal, sys
+import importlib, json, os, resource, signal, sys
 import matplotlib.figure, PIL.Image, tqdm, tyro
 from recon_engine import cli, quick, report
 from recon_engine.methods import _train
@@ -30,11 +31,13 @@ for name in ("align", "build", "fit_points", "fit_views", "nerf", "pose", "volum
     importlib.import_module(f"recon_engine.methods.{name}")
 _train.Checkpoint.__init__.__defaults__ = (float(sys.argv[1]),)  # seconds between checkpoints
 for line in sys.stdin:
-    folder, printed, *arguments = json.loads(line)
+    folder, printed, largest_file, *arguments = json.loads(line)
     process = os.fork()
     if process == 0:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.chdir(folder)
+        if largest_file:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
         for stream in (1, 2):
             os.dup2(os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
         try:
@@ -79,12 +82,12 @@ class Run:
         (folder / "tetrahedron.obj").write_text(TETRAHEDRON)
         self.inputs = {path.name for path in folder.iterdir()}
 
-    def start(self, *options: str) -> int:
-        """The id of the process."""
+    def start(self, *options: str, largest_file: int = 0) -> int:
+        """The id of the process; as on a full disk, it can write no file that is larger, if this is not 0."""
         assert self.server.stdin is not None
         assert self.server.stdout is not None
         self.printed.write_text("")
-        request = [str(self.folder), str(self.printed), *self.arguments, *options]
+        request = [str(self.folder), str(self.printed), largest_file, *self.arguments, *options]
         self.server.stdin.write(json.dumps(request) + "\n")
         self.server.stdin.flush()
         return int(self.server.stdout.readline())
@@ -171,6 +174,69 @@ def test_what_is_stopped_and_killed_goes_on(command, server, unbroken, tmp_path)
     assert run.checkpoint.exists()
     assert (run.folder / "out" / "metrics.json").read_text() == metrics
     assert run.whole("--resume") == unbroken(command)[0]
+
+
+def last_line(run: Run) -> str:
+    """What a command says in the end, below its progress bar."""
+    text = run.printed.read_text()
+    assert "Traceback" not in text
+    return text.rstrip("\n").replace("\r", "\n").splitlines()[-1]
+
+
+@pytest.mark.parametrize("command", ["fit-points", "align"])
+def test_what_cannot_be_saved_is_kept(command, server, unbroken, tmp_path):
+    """On a full disk the report is not written; with room again --resume writes it without fitting anew."""
+    run = Run(server, tmp_path / "run", command)
+    run.start(largest_file=30_000)
+    assert run.wait() == 2, run.printed.read_text()
+    why = "the results folder out cannot be written: File too large"
+    assert last_line(run) == f"recon: {why}; out.checkpoint keeps the run: --resume goes on"
+    assert {path.name for path in run.folder.iterdir()} <= {*run.inputs, "out.checkpoint", "out.live"}
+    steps = int(run.arguments[run.arguments.index("--iters") + 1])
+    assert len(read_checkpoint(run.checkpoint)["losses"]) == steps
+    assert run.whole("--resume") == unbroken(command)[0]
+
+
+def test_no_work_is_done_where_nothing_can_be_kept(server, tmp_path):
+    run = Run(server, tmp_path / "run", "volume")
+    run.start(largest_file=1000)
+    assert run.wait() == 2
+    assert last_line(run) == "recon: the checkpoint out.checkpoint cannot be written: File too large"
+    assert {path.name for path in run.folder.iterdir()} == run.inputs
+
+
+def test_a_checkpoint_that_cannot_be_replaced_is_kept(server, unbroken, tmp_path):
+    run = Run(server, tmp_path / "run", "fit-points")
+    run.start()
+    run.wait_for_steps()
+    for _ in range(1000):  # until it is not there for a moment
+        with contextlib.suppress(FileExistsError):
+            (run.folder / "out.checkpoint.part").mkdir()
+            break
+    assert run.wait() == 2, run.printed.read_text()
+    assert last_line(run) == (
+        "recon: the checkpoint out.checkpoint cannot be written: Is a directory; "
+        "out.checkpoint keeps the run: --resume goes on"
+    )
+    (run.folder / "out.checkpoint.part").rmdir()
+    assert run.whole("--resume") == unbroken("fit-points")[0]
+
+
+@pytest.mark.parametrize("command", ["fit-points", "pose", "align"])
+def test_half_a_checkpoint_is_none(command, server, tmp_path):
+    run = Run(server, tmp_path / "run", command)
+    process = run.start()
+    run.wait_for_steps()
+    os.kill(process, signal.SIGKILL)
+    run.wait()
+    whole = run.checkpoint.read_bytes()
+    for content in (whole[: len(whole) // 2], whole[:-1], b"", whole[: len(whole) // 2] + bytes(len(whole) // 2)):
+        run.checkpoint.write_bytes(content)
+        run.start("--resume")
+        assert run.wait() == 2
+        assert last_line(run).startswith("recon: the checkpoint out.checkpoint cannot be read: ")
+        assert run.printed.read_text().count("\n") == 1
+        assert run.checkpoint.read_bytes() == content
 
 
 @pytest.mark.slow

@@ -197,11 +197,16 @@ def whole_file(path: Path) -> Iterator[Path]:
     Yields:
         A hidden name beside it, with the same ending, to write to. It is renamed at the end and removed on any error,
         Ctrl-C included.
+
+    Raises:
+        OSError: it cannot be written.
     """
     work = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         yield work
         work.replace(path)
+    except OSError as error:
+        raise OSError(f"the file {path} cannot be written: {error.strerror or error}") from error
     finally:
         work.unlink(missing_ok=True)
 
@@ -220,7 +225,7 @@ def save_mp4(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
 
     Raises:
         ImportError: imageio-ffmpeg is missing.
-        OSError: the film could not be written; says what ffmpeg said.
+        OSError: the film could not be written.
     """
     ffmpeg = extra("imageio_ffmpeg", "io")
     remaining = iter(frames)
@@ -231,12 +236,20 @@ def save_mp4(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
         (width, height),
         fps=fps,
         macro_block_size=1,
-        ffmpeg_log_level="error",
+        ffmpeg_log_level="quiet",
         output_params=["-crf", "18", "-movflags", "+faststart"],
     )
     film.send(None)
+    sent = 0
     try:
         for frame in itertools.chain([first], remaining):
             film.send(np.ascontiguousarray(frame))
+            sent += 1
+        film.close()
+        written, _ = ffmpeg.count_frames_and_secs(str(path))  # nobody says how ffmpeg ended
+    except (OSError, RuntimeError) as error:
+        raise OSError("the film cannot be written: ffmpeg gave up; is the disk full?") from error
     finally:
         film.close()
+    if written != sent:
+        raise OSError(f"the film cannot be written: it has {written} of {sent} frames; is the disk full?")

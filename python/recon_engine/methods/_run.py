@@ -270,8 +270,12 @@ class Loop:
                     self._log(done - counted)
         finally:
             self.seconds = time.perf_counter() - began
-            if self._bar is not None:
-                self._bar.close()
+            self.close()
+
+    def close(self) -> None:
+        """End the progress bar; what is printed next begins a line of its own. `over` does it when it ends."""
+        if self._bar is not None:
+            self._bar.close()
 
     def extend(self, iterations: int) -> None:
         """Plan that many more."""
@@ -358,6 +362,7 @@ def results_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
     Raises:
         FileExistsError: `out` exists and `overwrite` is not set.
         NotADirectoryError: `out`, or what should hold it, is a file.
+        OSError: something could not be written.
     """
     check_folder(out, overwrite)
     parent = out.absolute().parent
@@ -379,9 +384,28 @@ def results_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
         for left in parent.glob(f".{glob.escape(out.name)}.????????.*"):  # of this run and of others that were killed
             if left.suffix in (".part", ".old"):
                 shutil.rmtree(left, ignore_errors=True)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(work, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno is not None:  # the system's, which may not say of what
+            raise OSError(f"the results folder {out} cannot be written: {error.strerror}") from error
         raise
+
+
+def save_tensors(kept: Any, path: Path) -> None:
+    """Write what `torch.load` reads, down to the disk.
+
+    Raises:
+        OSError: it cannot be written; torch makes another error of that.
+    """
+    try:
+        with path.open("wb") as file:
+            torch.save(kept, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except RuntimeError as error:
+        if not isinstance(error.__context__, OSError):
+            raise
+        raise OSError(error.__context__.errno, error.__context__.strerror) from error
 
 
 def _umask() -> int:

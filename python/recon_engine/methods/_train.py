@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from torch import Tensor
 from recon_engine import __version__
 
 from ._processes import Processes
-from ._run import History, Loop, OwnRandom
+from ._run import History, Loop, OwnRandom, save_tensors
 
 _SAVE_SECONDS = 30.0
 _LARGEST_PARAMETER = 1e9
@@ -69,14 +69,12 @@ class Checkpoint:
         work = self.path.with_name(self.path.name + ".part")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with work.open("wb") as file:
-                torch.save({**state, "about": self.about}, file)
-                file.flush()
-                os.fsync(file.fileno())
+            save_tensors({**state, "about": self.about}, work)
             work.replace(self.path)
-        except (OSError, RuntimeError) as error:  # torch wraps what writing raises
-            work.unlink(missing_ok=True)
-            raise OSError(f"the checkpoint {self.path} cannot be written: {error}") from error
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                work.unlink(missing_ok=True)
+            raise OSError(f"the checkpoint {self.path} cannot be written: {error.strerror}") from error
         self._saved = time.perf_counter()
 
 
@@ -176,19 +174,22 @@ class Training:
             OSError: the checkpoint cannot be written; the one before is kept.
             PeerError: another process failed.
         """
-        self.save()  # a place that cannot hold it is known before any work is done
-        for i in self.loop:
-            try:
-                with self.random:
-                    self._step(i)
-            except (ValueError, RuntimeError):
-                self._check_bounds()
-                raise
-            if self.processes.any(self.processes.is_first and self.checkpoint.is_due):
-                self.save()
-            yield i
-        self._check_bounds()
-        self.save()
+        try:
+            self.save()  # a place that cannot hold it is known before any work is done
+            for i in self.loop:
+                try:
+                    with self.random:
+                        self._step(i)
+                except (ValueError, RuntimeError):
+                    self._check_bounds()
+                    raise
+                if self.processes.any(self.processes.is_first and self.checkpoint.is_due):
+                    self.save()
+                yield i
+            self._check_bounds()
+            self.save()
+        finally:
+            self.loop.close()
 
     def _check_bounds(self) -> None:
         """Raises FloatingPointError where the parameters are not finite or so large that no loss of them would be."""

@@ -155,12 +155,15 @@ class AlignFit:
 
     def __iter__(self) -> Iterator[AlignStep]:
         """The steps that are left; Ctrl-C ends them after the current one."""
-        self._save()
-        for step in self._loop.over(self._rigid() if self.settings.rigid else self._displaced()):
-            if self._checkpoint.is_due:
-                self._save()
-            yield step
-        self._save()
+        try:
+            self._save()  # a place that cannot hold it is known before any work is done
+            for step in self._loop.over(self._rigid() if self.settings.rigid else self._displaced()):
+                if self._checkpoint.is_due:
+                    self._save()
+                yield step
+            self._save()
+        finally:
+            self._loop.close()
 
     def loss(self, moved: Tensor, target: Tensor) -> Tensor:
         """What a displacement minimises: the chamfer distance of points (N, P, 3) and (N, P, 3)."""

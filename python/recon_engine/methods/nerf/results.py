@@ -9,6 +9,7 @@ import torch
 from recon_engine.report import Number
 
 from .._fields import save_field
+from .._run import save_tensors
 from .field import RadianceField
 from .fit import NerfResult
 
@@ -28,7 +29,7 @@ def save_results(result: NerfResult, folder: Path, source: str) -> None:
     """
     settings = result.settings
     sizes = {"harmonics": settings.harmonics, "omega": settings.omega, "hidden": settings.hidden}
-    torch.save({"sizes": sizes, "network": result.field.state_dict()}, folder / "field.pt")
+    save_tensors({"sizes": sizes, "network": result.field.state_dict()}, folder / "field.pt")
     count = sum(parameter.numel() for parameter in result.field.parameters())
     save_field(
         result,

@@ -191,8 +191,11 @@ class PoseFit:
 
     def __iter__(self) -> Iterator[Step]:
         """The steps that are left; Ctrl-C ends them after the current one."""
-        self._save()
-        return self._loop.over(self._steps())
+        try:
+            self._save()  # a place that cannot hold it is known before any work is done
+            yield from self._loop.over(self._steps())
+        finally:
+            self._loop.close()
 
     def losses(self, picture: int, stage: Stage, sigma: float, cameras: Cameras) -> Tensor:
         """(N, 2): means over the pixels of squared differences, of silhouettes and, summed over channels, of colours.

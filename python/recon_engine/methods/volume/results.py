@@ -10,6 +10,7 @@ from recon_engine.report import Number
 from recon_engine.structures import Volumes
 
 from .._fields import save_field
+from .._run import save_tensors
 from .fit import VolumeResult
 
 _FILES = {"volume.pt": "densities and colours of the voxels; load_volume reads it"}
@@ -28,7 +29,7 @@ def save_results(result: VolumeResult, folder: Path, source: str) -> None:
     """
     settings, colors = result.settings, result.volumes.features()
     assert colors is not None
-    torch.save(
+    save_tensors(
         {
             "densities": result.volumes.densities()[0].half().cpu(),
             "colors": colors[0].half().cpu(),
