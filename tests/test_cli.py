@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import launch
 import numpy as np
 import pytest
 import torch
@@ -602,19 +603,7 @@ def test_an_error_while_rendering_leaves_the_old_film(suffix, tmp_path, cube, ca
 
 
 def start(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
-    package = Path(recon_engine.__file__).parents[1]
-    path = os.pathsep.join([str(package), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "recon_engine", *arguments]
-    return subprocess.Popen(
-        command,
-        cwd=folder,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+    return launch.start(["-m", "recon_engine", *arguments], folder)
 
 
 def test_ctrl_c_saves_what_was_reached(tmp_path):
