@@ -138,6 +138,7 @@ def run_fit(
     try:
         return save_run(save, fit(), out, overwrite or resume, source, checkpoint)
     except (KeyboardInterrupt, Exception) as error:
+        live_file(out).unlink(missing_ok=True)  # nothing goes on
         if not checkpoint.is_file():
             raise
         if is_interrupt(error):

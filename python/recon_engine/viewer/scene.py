@@ -189,7 +189,10 @@ def _read_shape(path: Path) -> Meshes | Pointclouds:
 
 
 def _read_array(path: Path) -> Volumes | Pointclouds:
-    array = torch.from_numpy(np.load(path, allow_pickle=False)).float()
+    try:
+        array = torch.from_numpy(np.load(path, allow_pickle=False)).float()
+    except (ValueError, TypeError, EOFError) as error:  # TypeError: an array of something else than numbers
+        raise ValueError(f"the file {path} cannot be read: {error}") from error
     if array.dim() == 3:
         return Volumes(array[None, None], voxel_size=2.0 / max(array.shape))
     if array.dim() == 2 and array.shape[1] in (3, 6):
