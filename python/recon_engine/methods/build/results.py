@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from recon_engine.io import save_obj
+from recon_engine.ops import closest_points_on_mesh
 from recon_engine.report import Number, Picture, Report, versions
 from recon_engine.structures import Meshes
 
 from .. import _pictures as pictures
 from .closed import enclosed_volume, is_watertight, reclosed
-from .fit import BuildResult, surface_chamfer
+from .fit import BuildResult
 from .outlines import placed
 
 _FILES = {
@@ -124,12 +125,13 @@ def _metrics(result: BuildResult, source: str, closed: Meshes | None) -> dict[st
 
 
 def _reclosed(result: BuildResult, closed: Meshes) -> dict[str, object]:
-    """What the closed surface without self-intersections is like; its distance in the units of the fit."""
+    """What the closed surface without self-intersections is like, and how far it is from the mesh at most."""
+    found = closest_points_on_mesh(closed.verts_packed(), result.fitted.verts_packed(), result.fitted.faces_packed())
     return {
         "faces": len(closed.faces_packed()),
         "watertight": is_watertight(closed),
         "volume": enclosed_volume(placed(closed, result.frame)),
-        "chamfer_to_mesh": surface_chamfer(closed, result.fitted, result.settings.seed),
+        "distance_max": float(found.distance.max()) * result.frame.scale,
     }
 
 
@@ -201,15 +203,17 @@ def _compare_starts(report: Report, result: BuildResult) -> None:
         f"Both were deformed with the same settings and looked at the same views. The result began as "
         f"{result.start_name}, which ended with the higher mean IoU.",
     )
-    rows = []
-    for each in result.compared:
-        unseen = "" if each.unseen_iou is None else f"{each.unseen_iou:.4f}"
-        chamfer = "" if each.chamfer is None else f"{each.chamfer:.2e}"
-        loss = f"{each.history.last():.5f}"
-        rows.append([each.start_name, loss, chamfer, unseen, f"{each.iou.min():.4f}", f"{each.iou.mean():.4f}"])
+    measures = (
+        ("total loss", "{:.5f}", lambda each: each.history.last()),
+        ("chamfer", "{:.2e}", lambda each: each.chamfer),
+        ("IoU in unseen views", "{:.4f}", lambda each: each.unseen_iou),
+        ("worst IoU", "{:.4f}", lambda each: float(each.iou.min())),
+        ("mean IoU", "{:.4f}", lambda each: float(each.iou.mean())),
+    )
+    known = [measure for measure in measures if measure[2](result) is not None]
     report.table(
-        ["start", "total loss", "chamfer", "IoU in unseen views", "worst IoU", "mean IoU"],
-        rows,
+        ["start", *(title for title, _, _ in known)],
+        [[each.start_name, *(form.format(read(each)) for _, form, read in known)] for each in result.compared],
         bars=[float(each.iou.mean()) for each in result.compared],
     )
     fov = max(_shown_fov(each) for each in result.compared)
