@@ -3,18 +3,13 @@
 import sys
 
 import torch
-from pytorch3d.io import load_obj
+from pytorch3d.io import load_objs_as_meshes
 from pytorch3d.loss import chamfer_distance
 from pytorch3d.ops import sample_points_from_meshes
-from pytorch3d.structures import join_meshes_as_batch
-from pytorch3d.structures.meshes import Meshes
-from pytorch3d.transforms.so3 import so3_exp_map, so3_log_map
+from pytorch3d.structures.meshes import join_meshes_as_batch
 
 torch.manual_seed(0)
-loaded = [load_obj(path) for path in sys.argv[1:]]
-meshes = join_meshes_as_batch(
-    [Meshes(verts=[verts], faces=[faces.verts_idx]) for verts, faces, _ in loaded], include_textures=False
-)
+meshes = join_meshes_as_batch([load_objs_as_meshes([path]) for path in sys.argv[1:]], include_textures=False)
 print(
     "list", [tuple(verts.shape) for verts in meshes.verts_list()], [tuple(faces.shape) for faces in meshes.faces_list()]
 )
@@ -34,6 +29,3 @@ for _ in range(200):
     loss.backward()
     optimizer.step()
 print("estimate", *estimate[0].tolist())
-
-angles = torch.randn(4, 3) * 0.3
-print("rotations", float((so3_log_map(so3_exp_map(angles)) - angles).norm()))

@@ -1,9 +1,11 @@
 """A program as PyTorch3D's users write it: shape and colours are fitted to pictures. It imports pytorch3d only."""
 
 import sys
+import time
 
 import numpy as np
 import torch
+from pytorch3d.io import load_objs_as_meshes
 from pytorch3d.loss import mesh_edge_loss, mesh_laplacian_smoothing, mesh_normal_consistency
 from pytorch3d.renderer import (
     BlendParams,
@@ -23,16 +25,25 @@ from pytorch3d.utils import ico_sphere
 
 assert TexturesVertex is SameTexturesVertex
 device = torch.device("cpu")
-torch.manual_seed(0)
-np.random.seed(0)  # noqa: NPY002
-iterations, size = int(sys.argv[1]), int(sys.argv[2])
-num_views, num_views_per_iteration = 4, 2
+iterations, size, num_views, level, seed = map(int, sys.argv[1:6])
+torch.manual_seed(seed)
+np.random.seed(seed)  # noqa: NPY002
+num_views_per_iteration = 2
 
-# The target: a red ellipsoid.
-ball = ico_sphere(2, device)
-target_verts = ball.verts_packed() * torch.tensor([0.6, 0.9, 0.7])
-red = torch.tensor([0.9, 0.2, 0.1]).expand(1, len(target_verts), 3)
-target_mesh = Meshes(verts=[target_verts], faces=[ball.faces_packed()], textures=TexturesVertex(verts_features=red))
+if len(sys.argv) > 6:
+    target_mesh = load_objs_as_meshes([sys.argv[6]], device=device)
+    verts = target_mesh.verts_packed()
+    N = verts.shape[0]
+    center = verts.mean(0)
+    scale = max((verts - center).abs().max(0)[0])
+    target_mesh.offset_verts_(-center.expand(N, 3))
+    target_mesh.scale_verts_(1.0 / float(scale))
+else:
+    # A red ellipsoid.
+    ball = ico_sphere(2, device)
+    target_verts = ball.verts_packed() * torch.tensor([0.6, 0.9, 0.7])
+    red = torch.tensor([0.9, 0.2, 0.1]).expand(1, len(target_verts), 3)
+    target_mesh = Meshes(verts=[target_verts], faces=[ball.faces_packed()], textures=TexturesVertex(verts_features=red))
 
 elev = torch.linspace(0, 360, num_views)
 azim = torch.linspace(-180, 180, num_views)
@@ -65,12 +76,13 @@ renderer_textured = MeshRenderer(
     shader=SoftPhongShader(device=device, cameras=camera, lights=lights),
 )
 
-src_mesh = ico_sphere(2, device)
+src_mesh = ico_sphere(level, device)
 verts_shape = src_mesh.verts_packed().shape
 deform_verts = torch.full(verts_shape, 0.0, device=device, requires_grad=True)
 sphere_verts_rgb = torch.full([1, verts_shape[0], 3], 0.5, device=device, requires_grad=True)
 optimizer = torch.optim.SGD([deform_verts, sphere_verts_rgb], lr=1.0, momentum=0.9)
 weights = {"rgb": 1.0, "silhouette": 1.0, "edge": 1.0, "normal": 0.01, "laplacian": 1.0}
+began = time.process_time(), time.perf_counter()
 
 for i in range(iterations):
     optimizer.zero_grad()
@@ -91,3 +103,15 @@ for i in range(iterations):
         print(f"images {(loss['rgb'] + loss['silhouette']).item():.6f}")
     sum_loss.backward()
     optimizer.step()
+print("cpu", time.process_time() - began[0])
+print("wall", time.perf_counter() - began[1])
+
+# From where no picture was taken.
+R, T = look_at_view_transform(dist=2.7, elev=torch.full((8,), 20.0), azim=torch.linspace(0, 315, 8) + 9.0)
+held_out = FoVPerspectiveCameras(device=device, R=R, T=T)
+with torch.no_grad():
+    pictures = [renderer(mesh.extend(8), cameras=held_out, lights=lights) for mesh in (new_src_mesh, target_mesh)]
+    difference = (pictures[0][..., :3] - pictures[1][..., :3]).square().mean()
+    found, wanted = (picture[..., 3] > 0.5 for picture in pictures)
+print("psnr", -10 * float(difference.log10()))
+print("iou", float((found & wanted).sum() / (found | wanted).sum()))

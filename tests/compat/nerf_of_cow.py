@@ -12,9 +12,9 @@ from pytorch3d.renderer import (
     RayBundle,
     ray_bundle_to_ray_points,
 )
-from views_of_cow import chosen, huber, views_of_cow
+from views_of_cow import chosen, huber, turntable, views_of_cow
 
-path, iterations, size, points, rays_per_image, width = sys.argv[1], *map(int, sys.argv[2:7])
+path, iterations, size, points, rays_per_image, width, frames = sys.argv[1], *map(int, sys.argv[2:8])
 extent = 3.0
 torch.manual_seed(1)
 cameras, images, silhouettes = views_of_cow(path, torch.linspace(-180.0, 180.0, 40) + 180.0, size)
@@ -112,5 +112,9 @@ for iteration in range(iterations):
 
 with torch.no_grad():
     whole, _ = renderer_grid(cameras=chosen(cameras, [0]), volumetric_function=field.in_batches)
+    turned = [
+        renderer_grid(cameras=camera, volumetric_function=field.in_batches)[0] for camera in turntable(cameras, frames)
+    ]
 print("whole", whole.shape)
+print("frames", torch.cat(turned).shape, "mean", float(torch.cat(turned)[..., :3].mean()))
 print("psnr", -10 * float((whole[..., :3].clamp(0.0, 1.0) - images[:1]).square().mean().log10()))

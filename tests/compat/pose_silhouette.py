@@ -1,6 +1,7 @@
 """The position of a camera is found from a silhouette of a teapot. It imports pytorch3d only."""
 
 import sys
+import time
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from pytorch3d.structures import Meshes
 from torch import nn
 
 device = torch.device("cpu")
+size = int(sys.argv[3])
 verts, faces_idx, _ = load_obj(sys.argv[1])
 textures = TexturesVertex(verts_features=torch.ones_like(verts)[None].to(device))
 teapot = Meshes(verts=[verts.to(device)], faces=[faces_idx.verts_idx.to(device)], textures=textures)
@@ -29,13 +31,13 @@ teapot = Meshes(verts=[verts.to(device)], faces=[faces_idx.verts_idx.to(device)]
 cameras = FoVPerspectiveCameras(device=device)
 blend_params = BlendParams(sigma=1e-4, gamma=1e-4)
 soft = RasterizationSettings(
-    image_size=256, blur_radius=np.log(1.0 / 1e-4 - 1.0) * blend_params.sigma, faces_per_pixel=100
+    image_size=size, blur_radius=np.log(1.0 / 1e-4 - 1.0) * blend_params.sigma, faces_per_pixel=100
 )
 silhouette_renderer = MeshRenderer(
     rasterizer=MeshRasterizer(cameras=cameras, raster_settings=soft),
     shader=SoftSilhouetteShader(blend_params=blend_params),
 )
-hard = RasterizationSettings(image_size=256, blur_radius=0.0, faces_per_pixel=1)
+hard = RasterizationSettings(image_size=size, blur_radius=0.0, faces_per_pixel=1)
 lights = PointLights(device=device, location=((2.0, 2.0, -2.0),))
 phong_renderer = MeshRenderer(
     rasterizer=MeshRasterizer(cameras=cameras, raster_settings=hard),
@@ -70,15 +72,18 @@ class Model(nn.Module):
 
 model = Model(meshes=teapot, renderer=silhouette_renderer, image_ref=image_ref).to(device)
 optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+began = time.process_time(), time.perf_counter()
 for _ in range(int(sys.argv[2])):
     optimizer.zero_grad()
     loss, _ = model()
     loss.backward()
     optimizer.step()
     print("loss", loss.item())
-    if loss.item() < 500:
+    if loss.item() < 500 * (size / 256) ** 2:
         break
     R, T = model.view()
     image = phong_renderer(meshes_world=model.meshes.clone(), R=R, T=T)
     image = image[0, ..., :3].detach().squeeze().cpu().numpy()
+print("cpu", time.process_time() - began[0])
+print("wall", time.perf_counter() - began[1])
 print("distance", (model.camera_position - target_position).norm().item())

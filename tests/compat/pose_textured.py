@@ -1,6 +1,7 @@
 """The position of a camera is found from silhouette and colours of a cow. It imports pytorch3d only."""
 
 import sys
+import time
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from pytorch3d.renderer import (
 from torch import nn
 
 device = torch.device("cpu")
+size = int(sys.argv[3])
 cow = load_objs_as_meshes([sys.argv[1]], device=device)
 
 cameras = FoVPerspectiveCameras(device=device)
@@ -30,21 +32,21 @@ blur_radius = np.log(1.0 / 1e-4 - 1.0) * blend_params.sigma
 renderer_silhouette = MeshRenderer(
     rasterizer=MeshRasterizer(
         cameras=cameras,
-        raster_settings=RasterizationSettings(image_size=256, blur_radius=blur_radius, faces_per_pixel=100),
+        raster_settings=RasterizationSettings(image_size=size, blur_radius=blur_radius, faces_per_pixel=100),
     ),
     shader=SoftSilhouetteShader(blend_params=blend_params),
 )
 renderer_textured = MeshRenderer(
     rasterizer=MeshRasterizer(
         cameras=cameras,
-        raster_settings=RasterizationSettings(image_size=256, blur_radius=blur_radius, faces_per_pixel=50),
+        raster_settings=RasterizationSettings(image_size=size, blur_radius=blur_radius, faces_per_pixel=50),
     ),
     shader=SoftPhongShader(device=device, cameras=cameras, lights=lights),
 )
 phong_renderer = MeshRenderer(
     rasterizer=MeshRasterizer(
         cameras=cameras,
-        raster_settings=RasterizationSettings(image_size=256, blur_radius=0.0, faces_per_pixel=1),
+        raster_settings=RasterizationSettings(image_size=size, blur_radius=0.0, faces_per_pixel=1),
     ),
     shader=HardPhongShader(device=device, cameras=cameras, lights=lights),
 )
@@ -82,6 +84,7 @@ class Model(nn.Module):
 
 model = Model(meshes=cow, image_ref=image_ref, weight_silhouette=1.0, weight_texture=0.1).to(device)
 optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+began = time.process_time(), time.perf_counter()
 for _ in range(int(sys.argv[2])):
     optimizer.zero_grad()
     loss = model()
@@ -91,6 +94,8 @@ for _ in range(int(sys.argv[2])):
     R, T = model.view()
     image = phong_renderer(meshes_world=model.meshes.clone(), R=R, T=T)
     image = image[0, ..., :3].detach().squeeze().cpu().numpy()
-    if loss.item() < 800:
+    if loss.item() < 800 * (size / 256) ** 2:
         break
+print("cpu", time.process_time() - began[0])
+print("wall", time.perf_counter() - began[1])
 print("distance", (model.camera_position - target_position).norm().item())

@@ -288,9 +288,9 @@ def target(tmp_path):
 
 def test_fit_mesh(tmp_path, target):
     need("recon_engine.loss.chamfer_distance", "recon_engine.ops.sample_points_from_meshes")
-    done = compat(str(FOLDER / "fit_mesh.py"), str(target), str(tmp_path / "result.obj"), "30")
+    done = compat(str(FOLDER / "fit_mesh.py"), str(target), str(tmp_path / "result.obj"), "30", "3", "1000", "0")
     assert done.returncode == 0, done.stderr
-    first, last = printed(done.stdout, "chamfer")
+    first, last = printed(done.stdout, "step")
     assert last < 0.5 * first
     verts, faces, _ = load_obj(tmp_path / "result.obj", load_textures=False)
     assert faces.verts_idx.shape == (1280, 3)
@@ -299,7 +299,7 @@ def test_fit_mesh(tmp_path, target):
 
 def test_fit_images():
     need("recon_engine.loss.mesh_edge_loss", "recon_engine.renderer.SoftPhongShader")
-    done = compat(str(FOLDER / "fit_images.py"), "8", "32")
+    done = compat(str(FOLDER / "fit_images.py"), "8", "32", "4", "2", "0")
     assert done.returncode == 0, done.stderr
     first, last = printed(done.stdout, "images")
     assert last < 0.8 * first
@@ -310,11 +310,14 @@ def test_pytorch3d_prints_about_the_same(tmp_path, target, name):
     """The same programs on the real PyTorch3D start at the same loss and end near ours."""
     pytest.importorskip("pytorch3d")
     need("recon_engine.loss.chamfer_distance", "recon_engine.renderer.SoftPhongShader")
-    arguments = {"fit_mesh": [str(target), str(tmp_path / "result.obj"), "4"], "fit_images": ["2", "24"]}[name]
+    arguments = {
+        "fit_mesh": [str(target), str(tmp_path / "result.obj"), "4", "3", "1000", "0"],
+        "fit_images": ["2", "24", "4", "2", "0"],
+    }[name]
     ours, theirs = (runner(str(FOLDER / f"{name}.py"), *arguments) for runner in (compat, python))
     assert (ours.returncode, theirs.returncode) == (0, 0), ours.stderr + theirs.stderr
-    what = "chamfer" if name == "fit_mesh" else "images"
+    what = "step" if name == "fit_mesh" else "images"
     # Points are sampled at random: chamfer values vary by some per cent; pictures do not.
     assert printed(ours.stdout, what) == pytest.approx(
-        printed(theirs.stdout, what), rel=0.1 if what == "chamfer" else 1e-3
+        printed(theirs.stdout, what), rel=0.1 if what == "step" else 1e-3
     )

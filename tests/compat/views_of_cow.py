@@ -14,6 +14,7 @@ from pytorch3d.renderer import (
     SoftSilhouetteShader,
     look_at_view_transform,
 )
+from pytorch3d.transforms import so3_exp_map
 
 
 def views_of_cow(path, azimuth, size):
@@ -55,6 +56,25 @@ def chosen(cameras, index):
         fov=cameras.fov[index],
         device=cameras.device,
     )
+
+
+def turntable(cameras, count):
+    """Cameras with the lens of the first one, once around the object."""
+    log_rotations = torch.zeros(count, 3, device=cameras.device)
+    log_rotations[:, 1] = torch.linspace(0, 2 * 3.14, count, device=cameras.device)
+    translations = torch.tensor([[0.0, 0.0, 2.7]], device=cameras.device)
+    return [
+        FoVPerspectiveCameras(
+            R=R[None],
+            T=translations,
+            znear=cameras.znear[0],
+            zfar=cameras.zfar[0],
+            aspect_ratio=cameras.aspect_ratio[0],
+            fov=cameras.fov[0],
+            device=cameras.device,
+        )
+        for R in so3_exp_map(log_rotations)
+    ]
 
 
 def huber(x, y, scaling=0.1):

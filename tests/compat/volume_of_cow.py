@@ -5,9 +5,9 @@ import sys
 import torch
 from pytorch3d.renderer import EmissionAbsorptionRaymarcher, NDCGridRaysampler, VolumeRenderer
 from pytorch3d.structures import Volumes
-from views_of_cow import chosen, huber, views_of_cow
+from views_of_cow import chosen, huber, turntable, views_of_cow
 
-path, iterations, size, resolution, points = sys.argv[1], *map(int, sys.argv[2:6])
+path, iterations, size, resolution, points, count = sys.argv[1], *map(int, sys.argv[2:7])
 extent = 3.0
 torch.manual_seed(0)
 cameras, images, silhouettes = views_of_cow(path, torch.linspace(-180.0, 180.0, 40) + 180.0, size)
@@ -52,5 +52,7 @@ for iteration in range(iterations):
 held_out, expected, _ = views_of_cow(path, torch.tensor([14.0, 97.0, 190.0, 271.0]), size)
 with torch.no_grad():
     rendered = model(held_out)
+    frames = torch.cat([model(camera)[..., :3].clamp(0.0, 1.0) for camera in turntable(cameras, count)])
 print("rendered", rendered.shape)
+print("frames", frames.shape, "mean", float(frames.mean()))
 print("psnr", -10 * float((rendered[..., :3].clamp(0.0, 1.0) - expected).square().mean().log10()))
