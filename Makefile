@@ -76,6 +76,7 @@ bench-table: ## write the tables again from the committed results
 # RECON_DATA names the folder of real meshes; rows of those are left out without it.
 quality: $(VENV)/.installed ## measure what the methods reach (docs/quality.md)
 	$(py) benchmarks/quality.py $(QUALITY_METHODS)
+	$(if $(QUALITY_METHODS),,$(py) benchmarks/twins.py)
 
 surface: $(VENV)/.installed ## write docs/surface.md again
 	$(py) tests/surface.py
