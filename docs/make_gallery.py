@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,7 +17,12 @@ from torch import Tensor
 from recon_engine import ops
 from recon_engine.loss import chamfer_distance, mesh_edge_loss, mesh_laplacian_smoothing, mesh_normal_consistency
 from recon_engine.methods import _pictures as pictures
+from recon_engine.methods import nerf
+from recon_engine.methods._views import cameras_at, place, take_pictures
+from recon_engine.methods.align import AlignFit, align_settings, built_in, displaced
 from recon_engine.methods.fit_views import ViewFit
+from recon_engine.methods.nerf import NerfFit, nerf_settings
+from recon_engine.methods.pose import Orbit, PoseFit, observe, pose_settings
 from recon_engine.methods.shapes import building
 from recon_engine.ops.marching_cubes import marching_cubes
 from recon_engine.quick import render
@@ -27,9 +33,10 @@ from recon_engine.renderer import (
     PointsRasterizer,
     PointsRenderer,
     PulsarPointsRenderer,
+    TexturesVertex,
     look_at_view_transform,
 )
-from recon_engine.structures import Meshes, Pointclouds
+from recon_engine.structures import Meshes, Pointclouds, join_meshes_as_scene
 from recon_engine.utils import ico_sphere
 
 SIZE = 300
@@ -65,6 +72,52 @@ def textured() -> list[Tensor]:
         if step + 1 in (15, 60, 500):
             shown.append(show(fit.mesh(), elevation=15.0, azimuth=35.0))
     return shown
+
+
+def found() -> list[Tensor]:
+    """A picture, and what a camera sees on its way to where that was taken: at first, after 8, 20 and 65 steps."""
+    house, settings = building(colors=True), pose_settings(start=(5.0, 5.0, 2.0), fov=30.0, texture=True)
+    true = Orbit.at(torch.tensor([30.0]), torch.tensor([20.0]), 4.5)
+    fit = PoseFit(house, observe(house, true, settings), settings)
+    seen = [fit.scene.picture(true, SIZE)]
+    for number, step in enumerate(fit):
+        if number in (0, 8, 20, 64):
+            seen.append(fit.scene.picture(step.cameras, SIZE))
+    return [rgba[..., :3] - (1 - rgba[..., 3:]) * (1 - PAPER) for rgba in torch.cat(seen)]
+
+
+def aligned() -> list[Tensor]:
+    """A solid, one of a batch, on its way to where its noisy copy lies: at first, after 1, 12 and 200 steps."""
+    solids = built_in()
+    _, copies = displaced(solids, align_settings(noise=0.03))
+    colors = torch.tensor([[0.80, 0.45, 0.18], [0.35, 0.55, 0.75]])
+
+    def pair(verts: Tensor) -> Tensor:
+        parts = [
+            Meshes([v], [solids.faces[2]], TexturesVertex([c.expand_as(v)]))
+            for v, c in ((verts, colors[0]), (copies.verts[2], colors[1]))
+        ]
+        return show(join_meshes_as_scene(parts), camera=seen_from(0.0, -59.0, at=(1.5, 2.0, 2.5), distance=15.0))
+
+    shown = [pair(solids.verts[2])]
+    for step in AlignFit(solids, copies):
+        if step.iteration + 1 in (1, 12, 200):
+            shown.append(pair(solids.verts[2] + step.T[2]))
+    return shown
+
+
+def field() -> list[Tensor]:
+    """The building, and a radiance field after 60, 200 and 800 steps, from where no picture was taken."""
+    house, settings = building(colors=True), nerf_settings(fast=True, iterations=800)
+    large = replace(settings, image_size=SIZE)
+    elevation, azimuth = torch.tensor([22.0]), torch.tensor([35.0])
+    camera = cameras_at(elevation, azimuth, large, house.device)
+    seen = [take_pictures(place(house), elevation, azimuth, large).rgba]
+    fit = NerfFit.to_mesh(house, settings)
+    for step in fit:
+        if step + 1 in (60, 200, 800):
+            seen.append(nerf.render(fit.model, camera, large))
+    return [rgba[..., :3] + PAPER * (1 - rgba[..., 3:]) for rgba in torch.cat(seen)]
 
 
 def clouds() -> list[Tensor]:
@@ -183,15 +236,20 @@ def color_of(mesh: Meshes, points: Tensor) -> Tensor:
     return (corners * closest.bary[..., None]).sum(1)
 
 
-def seen_from(elevation: float, azimuth: float) -> FoVPerspectiveCameras:
-    """A camera that looks at the origin."""
-    R, T = look_at_view_transform(3.6, elevation, azimuth)
+def seen_from(
+    elevation: float, azimuth: float, at: tuple[float, float, float] = (0.0, 0.0, 0.0), distance: float = 3.6
+) -> FoVPerspectiveCameras:
+    """A camera that looks at the origin, or at another place."""
+    R, T = look_at_view_transform(distance, elevation, azimuth, at=(at,))
     return FoVPerspectiveCameras(R=R, T=T, fov=32.0)
 
 
 def main() -> None:
     """Make and write the named pictures."""
-    makers = {f.__name__: f for f in (wrapped, textured, clouds, levels, distances, occlusion, smoothed)}
+    makers = {
+        f.__name__: f
+        for f in (wrapped, textured, found, aligned, field, clouds, levels, distances, occlusion, smoothed)
+    }
     for name in sys.argv[1:] or makers:
         torch.manual_seed(0)
         path = Path(__file__).parent / f"images/gallery-{name}.png"
