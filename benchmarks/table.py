@@ -86,7 +86,7 @@ def updated(page: str) -> str:
 def _machines() -> Iterator[tuple[str, dict[str, Cases]]]:
     """For each machine what it is and, for each title, the entries of each case by rival."""
     folders = (ROOT / "benchmarks/results").iterdir()
-    for folder in sorted(folder for folder in folders if folder.name not in ("growth", "quality")):
+    for folder in sorted(folder for folder in folders if folder.name not in ("growth", "quality", "twins")):
         topics = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
         machines = {json.dumps(results["machine_info"]) for results in topics.values()}
         assert len(machines) == 1, f"{folder} holds results of several machines: {machines}"
