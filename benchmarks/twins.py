@@ -82,6 +82,7 @@ TWINS = {
         "{input} {file} 500 4 5000 {seed}",
         "task 1, cow: a sphere of 5120 faces, 5000 points of either surface, 500 steps (documented: 2000)",
         ("chamfer", "chamfer"),
+        slow_seeds=3,
     ),
     "fit-views": Twin(
         "fit-views",

@@ -116,5 +116,6 @@ with torch.no_grad():
         renderer_grid(cameras=camera, volumetric_function=field.in_batches)[0] for camera in turntable(cameras, frames)
     ]
 print("whole", whole.shape)
-print("frames", torch.cat(turned).shape, "mean", float(torch.cat(turned)[..., :3].mean()))
+print("frames", torch.cat(turned).shape)
+print("mean", float(torch.cat(turned)[..., :3].mean()))
 print("psnr", -10 * float((whole[..., :3].clamp(0.0, 1.0) - images[:1]).square().mean().log10()))

@@ -54,5 +54,6 @@ with torch.no_grad():
     rendered = model(held_out)
     frames = torch.cat([model(camera)[..., :3].clamp(0.0, 1.0) for camera in turntable(cameras, count)])
 print("rendered", rendered.shape)
-print("frames", frames.shape, "mean", float(frames.mean()))
+print("frames", frames.shape)
+print("mean", float(frames.mean()))
 print("psnr", -10 * float((rendered[..., :3].clamp(0.0, 1.0) - expected).square().mean().log10()))
