@@ -176,7 +176,7 @@ def test_a_fit_can_be_watched_stopped_and_changed(house, built, tmp_path):
         if step == 0:
             kept = read_live(path)
             assert (kept["step"], kept["steps"]) == (1, 20)
-            torch.testing.assert_close(kept["verts"], fit.result().mesh.verts_packed())
+            torch.testing.assert_close(kept["things"]["mesh"].verts_packed(), fit.result().mesh.verts_packed())
         torch.rand(3)
     assert torch.equal(fit.mesh().verts_packed(), built.fitted.verts_packed())
 

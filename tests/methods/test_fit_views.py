@@ -191,7 +191,7 @@ def test_a_running_fit_shows_itself(house, tmp_path):
     next(steps)
     kept = read_live(path)
     assert (kept["step"], kept["steps"]) == (1, 3)
-    torch.testing.assert_close(kept["verts"], fit.result().mesh.verts_packed())
+    torch.testing.assert_close(kept["things"]["mesh"].verts_packed(), fit.result().mesh.verts_packed())
 
 
 def test_losses_may_be_replaced(house):

@@ -10,7 +10,7 @@ import torch
 
 from recon_engine import cli
 from recon_engine.io import IO, save_obj
-from recon_engine.methods import build, fit_points, fit_views, nerf, volume
+from recon_engine.methods import align, build, fit_points, fit_views, nerf, pose, volume
 from recon_engine.methods._live import Live, read_live
 from recon_engine.methods._run import History
 from recon_engine.methods.shapes import building
@@ -242,6 +242,69 @@ def test_a_running_fit_shows_its_mesh(tmp_path):
     settings = build.mesh_settings(iterations=2, views=2, image_size=16, level=0)
     build.from_mesh(building(), settings, live=live, checkpoint=tmp_path / "run.checkpoint")
     assert read_scene(tmp_path / "run").steps == 2
+
+
+def test_a_running_pose_shows_its_cameras(tmp_path):
+    settings = pose.pose_settings(fast=True, image_size=24, iterations=3, spacing=60.0)
+    house = building(colors=True).scale_verts(3.0)
+    fit = pose.PoseFit(house, seen(house, settings), settings, live=tmp_path / "run.live")
+    fit._live.seconds = 0.0
+    for step in fit:
+        scene = read_scene(tmp_path / "run")
+        assert (scene.step, scene.is_running) == (fit.history.length, True)
+        torch.testing.assert_close(scene.things["object"].verts_packed(), house.verts_packed())
+        assert len(scene.things["moved"]) == len(step.losses)
+        if step.picture == 1:
+            break
+    R, T = fit._found[0].cameras.rotation_translation(fit.scene.half_width)
+    expected = fit.scene.in_object_units(R, T)
+    found = scene.things["found"]
+    torch.testing.assert_close((found.R, found.T), expected)
+    assert found.fov.tolist() == [60.0]
+
+
+def test_before_its_first_step_a_run_is_waited_for(tmp_path):
+    settings = pose.pose_settings(fast=True, image_size=24, iterations=3, spacing=60.0)
+    house = building()
+    pose.PoseFit(house, seen(house, settings), settings, checkpoint=tmp_path / "run.checkpoint")._save()
+    scene = read_scene(tmp_path / "run")
+    assert (dict(scene.things), scene.step, scene.is_running) == ({}, 0, True)
+
+
+def seen(house, settings):
+    return pose.observe(house, pose.Orbit.at(torch.tensor([30.0, 38.0]), torch.tensor([20.0, 25.0]), 3.0), settings)
+
+
+def test_a_running_alignment_shows_where_its_shapes_are(tmp_path):
+    settings = align.align_settings(iterations=4, samples=50)
+    solids = align.built_in()
+    cloud = align.Shapes(["cloud", "cube"], [torch.rand(9, 3), solids.verts[0]], [solids.faces[0][:0], solids.faces[0]])
+    fit = align.AlignFit(cloud, cloud.moved(torch.eye(3).repeat(2, 1, 1), torch.ones(2, 3), torch.ones(2)), settings)
+    fit._live = Live(tmp_path / "run.live", 4, seconds=0.0)
+    for step in fit:
+        things = read_scene(tmp_path / "run").things
+        assert set(things) == {"moved meshes", "moved points", "target meshes", "target points"}
+        torch.testing.assert_close(things["moved points"].points_packed(), cloud.verts[0] + step.T[0])
+        torch.testing.assert_close(things["moved meshes"].verts_packed(), cloud.verts[1] + step.T[1])
+        torch.testing.assert_close(things["target meshes"].verts_packed(), cloud.verts[1] + 1)
+
+
+@pytest.mark.parametrize("command", ["pose", "align"])
+def test_poses_and_alignments_show_themselves_as_commands(command, tmp_path, monkeypatch):
+    for module in ("tyro", "tqdm", "PIL", "matplotlib"):
+        pytest.importorskip(module)
+    shown = []
+    show = Live.show
+
+    def watched(live, things, history):
+        show(live, things, history)
+        shown.append(set(read_scene(tmp_path / "out").things))
+
+    monkeypatch.setattr(Live, "show", watched)
+    options = {"pose": ["--image-size", "16", "--spacing", "60"], "align": ["--samples", "50"]}
+    assert cli.main([command, "--fast", "--iters", "2", *options[command], "--out", str(tmp_path / "out")]) == 0
+    assert shown[0] == {"pose": {"object", "moved"}, "align": {"moved meshes", "target meshes"}}[command]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_command_shows_itself_and_cleans_up(tmp_path, monkeypatch):

@@ -22,6 +22,7 @@ from recon_engine.renderer import TexturesVertex
 from recon_engine.structures import Meshes, Pointclouds, Volumes
 from recon_engine.utils import ico_sphere
 
+CAMERA = (184 / 255, 64 / 255, 42 / 255)
 RED, GREEN, BLUE = (0.9, 0.05, 0.05), (0.05, 0.9, 0.05), (0.05, 0.05, 0.9)
 
 
@@ -104,6 +105,32 @@ def test_points_volumes_and_a_run_that_begins_later(page, view, tmp_path):
     wait_for(lambda: "running: step 1 of 40" in page.text())
     assert "loss 0.25" in page.text()
     wait_for(lambda: (page.picture().min(-1) < 225).mean() > 0.1)
+    assert page.errors == []
+
+
+def test_running_poses_and_alignments(page, view, tmp_path):
+    """The object with the cameras that are moved; then, in the same page, shapes that are moved onto others."""
+    from recon_engine.methods import align, pose
+    from recon_engine.methods.shapes import building
+
+    url, _ = view(tmp_path / "run", "--port", "8194")
+    page.open(url)
+    wait_for(lambda: "waiting for run to begin" in page.text())
+    settings = pose.pose_settings(fast=True, image_size=16, iterations=2, spacing=60.0)
+    pose.from_mesh(building(colors=True), settings, live=tmp_path / "run.live")
+    wait_for(lambda: "running: step 1 of 22" in page.text())
+    wait_for(lambda: page.share(CAMERA) > 2e-4)
+    assert re.search(r"object: [\d,]+ vertices", page.text())
+    assert re.search(r"moved: [2-6] cameras", page.text())
+    assert (page.picture().min(-1) < 225).mean() > 0.02
+
+    (tmp_path / "run.live").unlink()
+    shapes = align.built_in()
+    settings = align.align_settings(fast=True, iterations=2)
+    align.from_shapes(shapes, settings, live=tmp_path / "run.live")
+    for name in ("moved meshes", "target meshes"):
+        wait_for(lambda: f"{name}: {sum(map(len, shapes.verts)):,} vertices" in page.text())  # noqa: B023
+    wait_for(lambda: page.share(CAMERA) < 1e-5)
     assert page.errors == []
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from ._runs import check_checkpoint, run_fit
+from ._runs import check_checkpoint, live_file, run_fit
 
 
 def align(
@@ -77,9 +78,11 @@ def align(
     loaded = method.load_shapes(targets, device) if targets else None
     source = " and ".join(filter(None, [", ".join(shapes.names[:-1]), shapes.names[-1]]))
 
+    options: dict[str, Any] = {"checkpoint": checkpoint, "show_progress": True, "live": live_file(out)}
+
     def fit() -> method.AlignResult:
         if loaded is not None:
-            return method.align(shapes, loaded, settings, checkpoint=checkpoint, show_progress=True)
-        return method.from_shapes(shapes, settings, checkpoint=checkpoint, show_progress=True)
+            return method.align(shapes, loaded, settings, **options)
+        return method.from_shapes(shapes, settings, **options)
 
     return run_fit(fit, method.save_results, out, overwrite, resume, source, checkpoint)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ._inputs import load_object
-from ._runs import check_checkpoint, run_fit
+from ._runs import check_checkpoint, live_file, run_fit
 
 
 def pose(
@@ -78,10 +78,11 @@ def pose(
     observed = None if images is None else method.load_pictures(images, settings.image_size, masks)
     mesh, source = load_object(obj, device)
 
+    options: dict[str, Any] = {"checkpoint": checkpoint, "show_progress": True, "live": live_file(out)}
+
     def fit() -> method.PoseResult:
         if observed is not None:
-            return method.from_pictures(mesh, observed, settings, checkpoint=checkpoint, show_progress=True)
-        count = 1 if frames is None else frames
-        return method.from_mesh(mesh, settings, frames=count, checkpoint=checkpoint, show_progress=True)
+            return method.from_pictures(mesh, observed, settings, **options)
+        return method.from_mesh(mesh, settings, frames=1 if frames is None else frames, **options)
 
     return run_fit(fit, method.save_results, out, overwrite, resume, source, checkpoint)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from recon_engine.structures import Meshes, Pointclouds, Volumes
 
-LIVE = ".live"  # behind the name of a results folder: what a running fit of a mesh shows of itself
+LIVE = ".live"  # behind the name of a results folder: what a running fit shows of itself
 CHECKPOINT = ".checkpoint"
 _GRID = 72  # points along a side at which a network is asked for its density
 _MESHES = (".obj", ".ply", ".off", ".stl", ".glb", ".gltf")
@@ -241,12 +241,14 @@ def _read_live(path: Path) -> Scene:
     from recon_engine.methods._live import read_live
 
     kept = read_live(path)
-    mesh = Meshes(verts=[kept["verts"]], faces=[kept["faces"]])
-    return Scene({"mesh": mesh}, int(kept["step"]), int(kept["steps"]), float(kept["loss"]), is_running=True)
+    return Scene(kept["things"], int(kept["step"]), int(kept["steps"]), float(kept["loss"]), is_running=True)
 
 
 def _read_checkpoint(path: Path) -> Scene:
-    """What a run of `recon volume`, `nerf` or `fit-views` has reached, in the units of the fit."""
+    """What a run of `recon volume`, `nerf` or `fit-views` has reached, in the units of the fit.
+
+    Of other runs nothing but how far they are: they show themselves in a file of their own, from the first step on.
+    """
     from recon_engine.methods._train import read_checkpoint
 
     kept = read_checkpoint(path)
@@ -257,13 +259,13 @@ def _read_checkpoint(path: Path) -> Scene:
         "fit-views": _kept_sphere,
     }
     reader = readers.get(str(about.get("method")))
-    if reader is None or "model" not in kept:
+    if "losses" not in kept:
         raise ValueError(f"the checkpoint {path} is of a run that cannot be shown: {about.get('method')}")
-    losses, is_plain = kept["losses"], about["method"] != "fit-views"  # whose losses have weights
+    losses, is_plain = kept["losses"], about["method"] in ("volume", "nerf")  # whose losses have no weights
     return Scene(
-        {str(about["method"]): reader(about, kept["model"])},
+        {} if reader is None else {str(about["method"]): reader(about, kept["model"])},
         len(losses),
-        int(about["iterations"]),
+        None if reader is None else int(about["iterations"]),
         float(losses[-1].sum()) if len(losses) and is_plain else None,
         is_running=True,
     )

@@ -20,6 +20,7 @@ from recon_engine.ops import closest_points_on_mesh, iterative_closest_point, kn
 from recon_engine.ops.points_alignment import SimilarityTransform
 from recon_engine.transforms import random_rotations
 
+from .._live import Live
 from .._run import History, Loop, seeded
 from .._surface import mean_square_to_nearest
 from .._train import Checkpoint
@@ -118,6 +119,7 @@ class AlignFit:
         checkpoint: a file that the state is kept in. Where it exists the alignment goes on from it, and ends as if it
             had not been stopped.
         show_progress: draw a progress bar.
+        live: a file that moved sources and targets are written to every second, for `recon view`.
 
     Raises:
         ValueError: other numbers of sources and targets; a checkpoint of another run.
@@ -131,6 +133,7 @@ class AlignFit:
         *,
         checkpoint: Path | None = None,
         show_progress: bool = False,
+        live: Path | None = None,
     ) -> None:
         self.settings = settings = align_settings() if settings is None else settings
         if len(sources) != len(targets):
@@ -145,6 +148,7 @@ class AlignFit:
         label = "finding closest points" if settings.rigid else "moving"
         self._loop = Loop(settings.iterations, self.history, label, show_progress)
         self._loop.seconds = 0.0 if kept is None else kept["seconds"]
+        self._live = Live(live, settings.iterations)
         self._state: dict[str, Any] = {} if kept is None else kept["state"]
         N, device = len(sources), sources.device
         self._now = SimilarityTransform(
@@ -160,6 +164,9 @@ class AlignFit:
             for step in self._loop.over(self._rigid() if self.settings.rigid else self._displaced()):
                 if self._checkpoint.is_due:
                     self._save()
+                if self._live.is_due:
+                    moved = self.sources.moved(*self._now[:3])
+                    self._live.show({**moved.things("moved"), **self.targets.things("target")}, self.history)
                 yield step
             self._save()
         finally:
@@ -262,6 +269,7 @@ def align(
     *,
     checkpoint: Path | None = None,
     show_progress: bool = False,
+    live: Path | None = None,
 ) -> AlignResult:
     """Move shapes onto others, all pairs in one batch.
 
@@ -271,6 +279,7 @@ def align(
         settings: `align_settings()` when not given.
         checkpoint: see `AlignFit`.
         show_progress: draw a progress bar.
+        live: see `AlignFit`.
 
     Returns:
         The maps and their measures. The same seed gives the same maps.
@@ -279,7 +288,7 @@ def align(
         ValueError: other numbers of sources and targets; a checkpoint of another run.
         FloatingPointError: the learning rate was too high.
     """
-    fit = AlignFit(sources, targets, settings, checkpoint=checkpoint, show_progress=show_progress)
+    fit = AlignFit(sources, targets, settings, checkpoint=checkpoint, show_progress=show_progress, live=live)
     for _ in fit:
         pass
     return fit.result()
@@ -291,6 +300,7 @@ def from_shapes(
     *,
     checkpoint: Path | None = None,
     show_progress: bool = False,
+    live: Path | None = None,
 ) -> AlignResult:
     """Move shapes onto copies of them that were moved by the settings' motion, and have noise.
 
@@ -300,13 +310,14 @@ def from_shapes(
             way.
         checkpoint: see `AlignFit`.
         show_progress: draw a progress bar.
+        live: see `AlignFit`.
 
     Returns:
         The maps, with `true` and `errors`.
     """
     settings = align_settings() if settings is None else settings
     true, targets = displaced(sources, settings)
-    result = align(sources, targets, settings, checkpoint=checkpoint, show_progress=show_progress)
+    result = align(sources, targets, settings, checkpoint=checkpoint, show_progress=show_progress, live=live)
     return replace(result, true=true)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recon_engine.ops import sample_points_from_meshes
-from recon_engine.structures import Meshes
+from recon_engine.structures import Meshes, Pointclouds
 
 from .._files import load_shape
 from ..shapes import building, create_cube, dodecahedron, octahedron
@@ -62,6 +62,12 @@ class Shapes:
         """What tells these shapes from others."""
         each = [f"{len(v)}v{len(f)}f{float(v.double().sum()):.6g}" for v, f in zip(self.verts, self.faces, strict=True)]
         return " ".join(each)
+
+    def things(self, name: str) -> dict[str, Meshes | Pointclouds]:
+        """The meshes and the clouds under a name, to be looked at."""
+        clouds = [verts for verts, faces in zip(self.verts, self.faces, strict=True) if not len(faces)]
+        meshes = {} if self._meshes is None else {f"{name} meshes": self._meshes}
+        return {**meshes, **({f"{name} points": Pointclouds(clouds)} if clouds else {})}
 
     def points(self, count: int) -> Tensor:
         """(N, count, 3) points drawn evenly from the surfaces, all meshes in one batch, and from the clouds."""

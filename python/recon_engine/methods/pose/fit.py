@@ -21,6 +21,7 @@ from torch import Tensor
 from recon_engine.renderer import FoVPerspectiveCameras
 from recon_engine.structures import Meshes
 
+from .._live import Live, Thing
 from .._run import History, Loop
 from .._train import Checkpoint
 from ..build import silhouette_iou
@@ -133,6 +134,7 @@ class PoseFit:
         checkpoint: a file that the state is kept in after each picture. Where it exists the fit goes on from it, and
             ends as if it had not been stopped.
         show_progress: draw a progress bar.
+        live: a file that the object and the cameras are written to every second, for `recon view`.
 
     Attributes:
         weights: (2,) of the silhouettes and of the colours, those of the history.
@@ -160,6 +162,7 @@ class PoseFit:
         *,
         checkpoint: Path | None = None,
         show_progress: bool = False,
+        live: Path | None = None,
     ) -> None:
         self.settings = pose_settings() if settings is None else settings
         self.scene = Scene.of(mesh, self.settings)
@@ -188,12 +191,16 @@ class PoseFit:
         self._loop = Loop(planned, self.history, "looking for the camera", show_progress)
         if kept is not None:
             self._loop.seconds = kept["seconds"]
+        self._live = Live(live, planned)
 
     def __iter__(self) -> Iterator[Step]:
         """The steps that are left; Ctrl-C ends them after the current one."""
         try:
             self._save()  # a place that cannot hold it is known before any work is done
-            yield from self._loop.over(self._steps())
+            for step in self._loop.over(self._steps()):
+                if self._live.is_due:
+                    self._live.show(self._shown(step.cameras), self.history)
+                yield step
         finally:
             self._loop.close()
 
@@ -250,6 +257,16 @@ class PoseFit:
             interrupted=self._loop.interrupted,
             seconds=self._loop.seconds,
         )
+
+    def _shown(self, moved: Cameras) -> dict[str, Thing]:
+        """The object, the cameras that were found, and those that are moved."""
+        shown: dict[str, Thing] = {"object": self.scene.original}
+        found = _joined([f.cameras for f in self._found]) if self._found else None
+        for name, cameras in (("found", found), ("moved", moved)):
+            if cameras is not None:
+                R, T = self.scene.in_object_units(*cameras.rotation_translation(self.scene.half_width))
+                shown[name] = FoVPerspectiveCameras(R=R, T=T, fov=self.settings.fov, device=self.scene.device)
+        return shown
 
     def _steps(self) -> Generator[Step, None, None]:
         """All pictures from the first that is not done."""
@@ -385,6 +402,7 @@ def from_pictures(
     *,
     checkpoint: Path | None = None,
     show_progress: bool = False,
+    live: Path | None = None,
 ) -> PoseResult:
     """Find the cameras that took pictures of a known object.
 
@@ -395,6 +413,7 @@ def from_pictures(
         settings: `pose_settings()` when not given.
         checkpoint: see `PoseFit`.
         show_progress: draw a progress bar.
+        live: see `PoseFit`.
 
     Returns:
         The cameras and their measures. The same seed gives the same cameras.
@@ -402,7 +421,7 @@ def from_pictures(
     Raises:
         ValueError: see `PoseFit`.
     """
-    fit = PoseFit(mesh, observed, settings, checkpoint=checkpoint, show_progress=show_progress)
+    fit = PoseFit(mesh, observed, settings, checkpoint=checkpoint, show_progress=show_progress, live=live)
     for _ in fit:
         pass
     return fit.result()
@@ -428,6 +447,7 @@ def from_mesh(
     frames: int = 1,
     checkpoint: Path | None = None,
     show_progress: bool = False,
+    live: Path | None = None,
 ) -> PoseResult:
     """Find cameras that are known: from pictures that are rendered from a mesh.
 
@@ -438,6 +458,7 @@ def from_mesh(
         frames: how many pictures; they are taken in turn from a camera that goes around the object.
         checkpoint: see `PoseFit`.
         show_progress: draw a progress bar.
+        live: see `PoseFit`.
 
     Returns:
         The cameras, with `true` and `errors`.
@@ -453,7 +474,7 @@ def from_mesh(
     scene = Scene.of(mesh, settings)
     cameras = _known_cameras(settings, frames, scene.device)
     observed = observe(mesh, cameras, settings)
-    result = from_pictures(mesh, observed, settings, checkpoint=checkpoint, show_progress=show_progress)
+    result = from_pictures(mesh, observed, settings, checkpoint=checkpoint, show_progress=show_progress, live=live)
     R, T = scene.in_object_units(*cameras.rotation_translation(scene.half_width))
     return replace(result, true=(R, T))
 
