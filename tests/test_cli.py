@@ -629,7 +629,6 @@ def test_ctrl_c_saves_what_was_reached(tmp_path):
     ("command", "options"),
     [
         ("build", ["--fast", "--obj", "../cube.obj", "--coarse-to-fine"]),
-        ("volume", ["--fast", "--resolution=8"]),
         ("fit-views", ["--fast", "--level=1"]),
     ],
 )

@@ -61,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = " ".join(str(error).split())
         if is_interrupt(error):
             return complain("stopped before anything was saved", INTERRUPTED)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is not None:  # the system's own
+            text = f"{error.filename}: {error.strerror}"
         if isinstance(error, (ValueError, OSError, ImportError, FloatingPointError)):
             return complain(text, 2)
         if _is_out_of_memory(error):
