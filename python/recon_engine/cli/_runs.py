@@ -14,24 +14,6 @@ from ._inputs import load_object
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
-def check_run(out: Path, overwrite: bool, device: str, shared: bool = False) -> None:
-    """Refuse before any work what would fail after it: a taken results folder, a missing device or extra.
-
-    Args:
-        out: the results folder.
-        overwrite: it may exist.
-        device: as it was given.
-        shared: several processes may work on it together.
-    """
-    from recon_engine.methods._processes import processes_started
-    from recon_engine.methods._run import check_folder
-
-    if processes_started() > 1 and not shared:
-        raise ValueError("this command works in one process: start it without torchrun")
-    check_folder(out, overwrite)
-    check_machine(device)
-
-
 def check_machine(device: str) -> None:
     """Refuse a missing device or extra."""
     from recon_engine._extra import extra
@@ -40,21 +22,6 @@ def check_machine(device: str) -> None:
     for module, extras in (("tqdm", "cli"), ("PIL.Image", "io"), ("matplotlib", "vis")):
         extra(module, extras)
     check_device(own_device(device))
-
-
-def check_checkpoint(out: Path, overwrite: bool, resume: bool, device: str, shared: bool = False) -> Path:
-    """As `check_run`; and the file beside the results folder that the state of the run is kept in."""
-    if overwrite and resume:
-        raise ValueError("give either --overwrite, which begins anew, or --resume, which goes on")
-    check_run(out, overwrite or resume, device, shared)
-    checkpoint = out.with_name(out.name + ".checkpoint")
-    if resume and not checkpoint.is_file():
-        raise FileNotFoundError(f"there is no checkpoint {checkpoint} to resume from")
-    if checkpoint.exists() and not resume and not overwrite:
-        raise FileExistsError(
-            f"the checkpoint {checkpoint} of an earlier run exists: add --resume to go on, or --overwrite to begin anew"
-        )
-    return checkpoint
 
 
 def live_file(out: Path) -> Path:
@@ -71,105 +38,127 @@ def check_device(device: str) -> None:
         raise ValueError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
 
 
+class Run:
+    """One run of a command: its results folder, and the files beside that which it keeps its state in.
+
+    Args:
+        out: the results folder.
+        device: as it was given.
+        overwrite: begin anew, whatever is there.
+        resume: go on from the checkpoint.
+        shared: several processes may work on it together.
+
+    Attributes:
+        device: of this process.
+        checkpoint: the file that the state is kept in.
+        live: the file that a running fit shows itself in.
+
+    Raises:
+        ValueError, OSError, ImportError: what would fail after the work: a taken results folder, no checkpoint to
+            resume from or one that nobody asked to replace, a missing device or extra.
+    """
+
+    def __init__(
+        self, out: Path, device: str, *, overwrite: bool = False, resume: bool = False, shared: bool = False
+    ) -> None:
+        from recon_engine.methods._processes import own_device, processes_started
+        from recon_engine.methods._run import check_folder
+
+        if overwrite and resume:
+            raise ValueError("give either --overwrite, which begins anew, or --resume, which goes on")
+        if processes_started() > 1 and not shared:
+            raise ValueError("this command works in one process: start it without torchrun")
+        check_folder(out, overwrite or resume)
+        check_machine(device)
+        self.out, self.overwrite, self.resume = out, overwrite, resume
+        self.device = own_device(device)
+        self.checkpoint, self.live = out.with_name(out.name + ".checkpoint"), live_file(out)
+        if resume and not self.checkpoint.is_file():
+            raise FileNotFoundError(f"there is no checkpoint {self.checkpoint} to resume from")
+        if self.checkpoint.exists() and not resume and not overwrite:
+            raise FileExistsError(
+                f"the checkpoint {self.checkpoint} of an earlier run exists: add --resume to go on, or --overwrite to "
+                "begin anew"
+            )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What a fit is told of its run."""
+        return {"checkpoint": self.checkpoint, "show_progress": True, "live": self.live}
+
+    def finish(self, fit: Callable[[], Any], save: Callable[[Any, Path, str], None], source: str) -> int:
+        """Fit, and save what came of it; what stops that says what is kept.
+
+        Args:
+            fit: returns the result. It keeps its state in the checkpoint.
+            save: writes the result of a source into a folder.
+            source: what was fitted, for the report's title.
+
+        Returns:
+            The exit code.
+        """
+        if self.overwrite:
+            self.checkpoint.unlink(missing_ok=True)
+        try:
+            return self.save(fit(), save, source)
+        except (KeyboardInterrupt, Exception) as error:
+            self.live.unlink(missing_ok=True)  # nothing goes on
+            if not self.checkpoint.is_file():
+                raise
+            if is_interrupt(error):
+                return complain(f"stopped; {self.checkpoint} keeps the run: --resume goes on", INTERRUPTED)
+            if isinstance(error, OSError):
+                raise OSError(f"{error}; {self.checkpoint} keeps the run: --resume goes on") from error
+            raise
+
+    def save(self, result: Any, save: Callable[[Any, Path, str], None], source: str) -> int:
+        """Write the results folder, say where it is, remove the checkpoint of a whole run, and return the exit code."""
+        from recon_engine.methods._run import results_folder
+
+        with results_folder(self.out, self.overwrite or self.resume) as folder:
+            save(result, folder, source)
+        self.live.unlink(missing_ok=True)
+        print(f"report: {(self.out / 'report.html').absolute()}")
+        if not result.interrupted:
+            self.checkpoint.unlink(missing_ok=True)
+            return 0
+        done, planned = result.history.length, result.history.planned
+        more = "; --resume goes on" if self.checkpoint.is_file() else ""
+        return complain(f"stopped after {done} of {planned} iterations; what was reached is saved{more}", INTERRUPTED)
+
+
 def fit_to_pictures(
+    run: Run,
     kind: Any,
     save: Callable[[Any, Path, str], None],
     settings: Any,
     mesh: Path | None,
     capture: Any,
     images: Path | None,
-    out: Path,
-    checkpoint: Path,
-    overwrite: bool,
-    resume: bool,
-    device: str,
     **options: Any,
 ) -> int:
     """Make a fit to the pictures of a folder, or else to those of a mesh or the built-in building, and save it.
 
     Under torchrun all processes make it together, and the first one saves it.
     """
-    from recon_engine.methods._processes import joined, own_device
+    from recon_engine.methods._processes import joined
 
-    device = own_device(device)
-    with joined(device) as processes:
-        options |= {"checkpoint": checkpoint, "show_progress": True, "distributed": processes.count > 1}
+    with joined(run.device) as processes:
+        options |= {"checkpoint": run.checkpoint, "show_progress": True, "distributed": processes.count > 1}
         if capture is None:
-            target, source = load_object(mesh, device)
+            target, source = load_object(mesh, run.device)
             begin = partial(kind.to_mesh, target, settings, **options)
         else:
             folder = images.name if images is not None and images.name else "a folder"
             source = f"{len(capture.names)} pictures in {folder}"
-            begin = partial(kind.to_capture, capture, settings, device=device, **options)
+            begin = partial(kind.to_capture, capture, settings, device=run.device, **options)
         if not processes.is_first:
             for _ in begin():
                 pass
             code = 0
         else:
-            code = run_fit(lambda: begin().run(), save, out, overwrite, resume, source, checkpoint)
+            code = run.finish(lambda: begin().run(), save, source)
         return processes.first(lambda: code)
-
-
-def run_fit(
-    fit: Callable[[], Any],
-    save: Callable[[Any, Path, str], None],
-    out: Path,
-    overwrite: bool,
-    resume: bool,
-    source: str,
-    checkpoint: Path,
-) -> int:
-    """Fit, from the checkpoint if the run is resumed, and save what came of it; what stops that says what is kept.
-
-    Args:
-        fit: returns the result. It keeps its state in the checkpoint.
-        save: writes the result of a source into a folder.
-        out: the results folder.
-        overwrite: begin anew, whatever is there.
-        resume: go on from the checkpoint.
-        source: what was fitted, for the report's title.
-        checkpoint: of `check_checkpoint`.
-
-    Returns:
-        The exit code.
-    """
-    if overwrite:
-        checkpoint.unlink(missing_ok=True)
-    try:
-        return save_run(save, fit(), out, overwrite or resume, source, checkpoint)
-    except (KeyboardInterrupt, Exception) as error:
-        live_file(out).unlink(missing_ok=True)  # nothing goes on
-        if not checkpoint.is_file():
-            raise
-        if is_interrupt(error):
-            return complain(f"stopped; {checkpoint} keeps the run: --resume goes on", INTERRUPTED)
-        if isinstance(error, OSError):
-            raise OSError(f"{error}; {checkpoint} keeps the run: --resume goes on") from error
-        raise
-
-
-def save_run(
-    save: Callable[[Any, Path, str], None],
-    result: Any,
-    out: Path,
-    overwrite: bool,
-    source: str,
-    checkpoint: Path | None = None,
-) -> int:
-    """Write the results folder, say where it is, remove the checkpoint of a whole run, and return the exit code."""
-    from recon_engine.methods._run import results_folder
-
-    with results_folder(out, overwrite) as folder:
-        save(result, folder, source)
-    live_file(out).unlink(missing_ok=True)
-    print(f"report: {(out / 'report.html').absolute()}")
-    if not result.interrupted:
-        if checkpoint is not None:
-            checkpoint.unlink(missing_ok=True)
-        return 0
-    done, planned = result.history.length, result.history.planned
-    more = "" if checkpoint is None else "; --resume goes on"
-    return complain(f"stopped after {done} of {planned} iterations; what was reached is saved{more}", INTERRUPTED)
 
 
 def is_interrupt(error: BaseException | None) -> bool:

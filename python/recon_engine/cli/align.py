@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from ._runs import check_checkpoint, live_file, run_fit
+from ._runs import Run
 
 
 def align(
@@ -59,7 +58,7 @@ def align(
         raise ValueError("--scale and --starts go with --rigid")
     if rigid and (per_mesh or lr is not None):
         raise ValueError("--per-mesh and --lr go without --rigid")
-    checkpoint = check_checkpoint(out, overwrite, resume, device)
+    run = Run(out, device, overwrite=overwrite, resume=resume)
     from recon_engine.methods import align as method
 
     changes = {
@@ -74,15 +73,13 @@ def align(
         "seed": seed,
     }
     settings = method.align_settings(rigid=rigid, fast=fast, **changes)
-    shapes = method.load_shapes(sources, device) if sources else method.built_in(rigid, device)
-    loaded = method.load_shapes(targets, device) if targets else None
+    shapes = method.load_shapes(sources, run.device) if sources else method.built_in(rigid, run.device)
+    loaded = method.load_shapes(targets, run.device) if targets else None
     source = " and ".join(filter(None, [", ".join(shapes.names[:-1]), shapes.names[-1]]))
-
-    options: dict[str, Any] = {"checkpoint": checkpoint, "show_progress": True, "live": live_file(out)}
 
     def fit() -> method.AlignResult:
         if loaded is not None:
-            return method.align(shapes, loaded, settings, **options)
-        return method.from_shapes(shapes, settings, **options)
+            return method.align(shapes, loaded, settings, **run.options)
+        return method.from_shapes(shapes, settings, **run.options)
 
-    return run_fit(fit, method.save_results, out, overwrite, resume, source, checkpoint)
+    return run.finish(fit, method.save_results, source)

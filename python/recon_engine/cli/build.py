@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ._inputs import load_pictures
 from ._many import is_many, named_files, run_many
-from ._runs import check_checkpoint, live_file, run_fit
+from ._runs import Run
 
 _COLUMNS = {
     "IoU": ("silhouette_iou_mean", "{:.4f}"),
@@ -111,27 +111,26 @@ def build(
     }
     if obj and is_many(obj):
         return _build_many(named_files(obj, "--obj"), preset, fast, changes, out, overwrite, device)
-    checkpoint = check_checkpoint(out, overwrite, resume, device)
+    run = Run(out, device, overwrite=overwrite, resume=resume)
     from recon_engine.methods import build as method
     from recon_engine.methods._files import load_mesh
 
     # The documented 100 iterations on pictures refine a mesh; a cube or a sphere needs those of the first step.
     settings = (method.mesh_settings if init is None else method.image_settings)(preset, fast=fast, **changes)
-    options: dict[str, Any] = {"checkpoint": checkpoint, "show_progress": True, "live": live_file(out)}
     fit: Callable[[], Any]
     if obj:
-        source, fit = obj[0].name, partial(method.from_mesh, load_mesh(obj[0], device), settings, **options)
+        source, fit = obj[0].name, partial(method.from_mesh, load_mesh(obj[0], run.device), settings, **run.options)
     elif images is not None and angles is None:
         capture = load_pictures(images, cameras, masks, settings.image_size)
         source = f"{len(capture.names)} pictures in {images.name}"
-        fit = partial(method.from_capture, capture, settings, device=device, **options)
+        fit = partial(method.from_capture, capture, settings, device=run.device, **run.options)
     elif images is not None and angles is not None:
         cutouts = method.load_cutouts(images, settings.image_size)
         elevation, azimuth = method.match_angles(cutouts.names, method.load_angles(angles), str(angles))
         source, given = f"{len(cutouts.names)} pictures in {images.name}", (cutouts, elevation, azimuth)
-        shape = None if init is None else load_mesh(init, device)
-        fit = partial(method.from_images, *given, settings, init=shape, device=device, **options)
-    return run_fit(fit, method.save_results, out, overwrite, resume, source, checkpoint)
+        shape = None if init is None else load_mesh(init, run.device)
+        fit = partial(method.from_images, *given, settings, init=shape, device=run.device, **run.options)
+    return run.finish(fit, method.save_results, source)
 
 
 def _build_many(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ._runs import check_run, live_file, save_run
+from ._runs import Run
 
 
 def demo(*, out: Path = Path("recon-demo"), overwrite: bool = True, iters: int = 1000, device: str = "cpu") -> int:
@@ -16,10 +16,10 @@ def demo(*, out: Path = Path("recon-demo"), overwrite: bool = True, iters: int =
         iters: iterations.
         device: cpu, cuda or cuda:N.
     """
-    check_run(out, overwrite, device)
+    run = Run(out, device, overwrite=overwrite)
     from recon_engine.methods import build as method
     from recon_engine.methods.shapes import building
 
     settings = method.mesh_settings("framed", iterations=iters)
-    result = method.from_mesh(building(colors=True, device=device), settings, show_progress=True, live=live_file(out))
-    return save_run(method.save_results, result, out, overwrite, "the built-in building")
+    result = method.from_mesh(building(colors=True, device=run.device), settings, show_progress=True, live=run.live)
+    return run.save(result, method.save_results, "the built-in building")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from ._runs import check_checkpoint, live_file, run_fit
+from ._runs import Run
 
 
 def fit_points(
@@ -40,7 +41,7 @@ def fit_points(
         seed: decides the drawn points.
         device: cpu, cuda or cuda:N.
     """
-    checkpoint = check_checkpoint(out, overwrite, resume, device)
+    run = Run(out, device, overwrite=overwrite, resume=resume)
     from recon_engine.methods import fit_points as method
     from recon_engine.methods._files import load_shape
 
@@ -52,9 +53,6 @@ def fit_points(
         "seed": seed,
     }
     settings = method.fit_settings(preset, fast=fast, **changes)
-    verts, faces = (part.to(device) for part in load_shape(file))
-
-    def fit() -> method.FitPointsResult:
-        return method.fit_points(verts, faces, settings, checkpoint=checkpoint, show_progress=True, live=live_file(out))
-
-    return run_fit(fit, method.save_results, out, overwrite, resume, file.name, checkpoint)
+    verts, faces = (part.to(run.device) for part in load_shape(file))
+    fit = partial(method.fit_points, verts, faces, settings, **run.options)
+    return run.finish(fit, method.save_results, file.name)

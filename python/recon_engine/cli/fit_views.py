@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ._inputs import check_pictures, load_pictures
-from ._runs import check_checkpoint, fit_to_pictures, live_file
+from ._runs import Run, fit_to_pictures
 
 
 def fit_views(
@@ -61,7 +61,7 @@ def fit_views(
         device: cpu, cuda or cuda:N.
     """
     check_pictures(mesh, "--mesh", images, cameras, masks, views)
-    checkpoint = check_checkpoint(out, overwrite, resume, device, shared=True)
+    run = Run(out, device, overwrite=overwrite, resume=resume, shared=True)
     from recon_engine.methods import fit_views as method
 
     changes = {
@@ -81,17 +81,4 @@ def fit_views(
     pictures = (
         None if images is None else load_pictures(images, cameras, masks, settings.image_size, held_out, distance, fov)
     )
-    return fit_to_pictures(
-        method.ViewFit,
-        method.save_results,
-        settings,
-        mesh,
-        pictures,
-        images,
-        out,
-        checkpoint,
-        overwrite,
-        resume,
-        device,
-        live=live_file(out),
-    )
+    return fit_to_pictures(run, method.ViewFit, method.save_results, settings, mesh, pictures, images, live=run.live)

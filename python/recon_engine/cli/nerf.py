@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ._inputs import check_pictures, load_pictures
-from ._runs import check_checkpoint, fit_to_pictures
+from ._runs import Run, fit_to_pictures
 
 
 def nerf(
@@ -50,7 +50,7 @@ def nerf(
         device: cpu, cuda or cuda:N.
     """
     check_pictures(obj, "--obj", images, cameras, masks, views)
-    checkpoint = check_checkpoint(out, overwrite, resume, device, shared=True)
+    run = Run(out, device, overwrite=overwrite, resume=resume, shared=True)
     from recon_engine.methods import nerf as method
 
     changes = {
@@ -63,6 +63,4 @@ def nerf(
     }
     settings = method.nerf_settings(preset, fast=fast, **changes)
     pictures = None if images is None else load_pictures(images, cameras, masks, settings.image_size)
-    return fit_to_pictures(
-        method.NerfFit, method.save_results, settings, obj, pictures, images, out, checkpoint, overwrite, resume, device
-    )
+    return fit_to_pictures(run, method.NerfFit, method.save_results, settings, obj, pictures, images)

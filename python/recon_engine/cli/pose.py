@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ._inputs import load_object
-from ._runs import check_checkpoint, live_file, run_fit
+from ._runs import Run
 
 
 def pose(
@@ -61,7 +61,7 @@ def pose(
         raise ValueError("--frames goes without --images: it counts pictures that are rendered")
     if images is not None and obj is None:
         raise ValueError("--images needs --obj MESH: what the pictures show")
-    checkpoint = check_checkpoint(out, overwrite, resume, device)
+    run = Run(out, device, overwrite=overwrite, resume=resume)
     from recon_engine.methods import pose as method
 
     changes = {
@@ -76,13 +76,11 @@ def pose(
     }
     settings = method.pose_settings(preset, fast=fast, texture=texture, **changes)
     observed = None if images is None else method.load_pictures(images, settings.image_size, masks)
-    mesh, source = load_object(obj, device)
-
-    options: dict[str, Any] = {"checkpoint": checkpoint, "show_progress": True, "live": live_file(out)}
+    mesh, source = load_object(obj, run.device)
 
     def fit() -> method.PoseResult:
         if observed is not None:
-            return method.from_pictures(mesh, observed, settings, **options)
-        return method.from_mesh(mesh, settings, frames=1 if frames is None else frames, **options)
+            return method.from_pictures(mesh, observed, settings, **run.options)
+        return method.from_mesh(mesh, settings, frames=1 if frames is None else frames, **run.options)
 
-    return run_fit(fit, method.save_results, out, overwrite, resume, source, checkpoint)
+    return run.finish(fit, method.save_results, source)
