@@ -246,7 +246,7 @@ def test_any_moment(command, seed, server, unbroken, tmp_path):
     """SIGKILL or SIGINT at moments that are drawn over the whole run, from its first line to its report."""
     expected, seconds = unbroken(command)
     run, moments, ends = Run(server, tmp_path / "run", command), random.Random(f"{command} {seed}"), []
-    for _ in range(30):
+    for _ in range(12):
         process = run.start(*(["--resume"] if run.checkpoint.exists() else []))
         kind = moments.choice([signal.SIGKILL, signal.SIGINT])
         moment = time.monotonic() + moments.uniform(0, seconds)

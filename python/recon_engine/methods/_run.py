@@ -253,8 +253,8 @@ class Loop:
         shown = time.perf_counter()
         began = shown - self.seconds
         done = counted = self.history.length
-        try:
-            with _CatchInterrupt() as interrupt:
+        with _CatchInterrupt() as interrupt:
+            try:
                 for item in work:
                     yield item
                     done += 1
@@ -268,14 +268,15 @@ class Loop:
                         break
                 if done > counted:
                     self._log(done - counted)
-        finally:
-            self.seconds = time.perf_counter() - began
-            self.close()
+            finally:
+                self.seconds = time.perf_counter() - began
+                self.close()
 
     def close(self) -> None:
         """End the progress bar; what is printed next begins a line of its own. `over` does it when it ends."""
         if self._bar is not None:
             self._bar.close()
+            self._bar = None  # is deleted here: Ctrl-C while Python deletes it would be lost
 
     def extend(self, iterations: int) -> None:
         """Plan that many more."""
