@@ -101,6 +101,15 @@ TWINS = {
         ("distance", "distance from the true camera, 5.3 at the start"),
         seeds=1,
     ),
+    "pose-documented": Twin(
+        "pose",
+        "pose_silhouette.py",
+        _TEAPOT,
+        "{input} 4 256",
+        "the first 4 steps of the same with the documented size",
+        ("distance", "distance from the true camera"),
+        seeds=1,
+    ),
 }
 
 
@@ -172,7 +181,8 @@ def table(folder: Path = RESULTS) -> str:
         "| method | program and settings | measure | PyTorch3D | recon_engine | CPU seconds | ratio |",
         "|---|---|---|---|---|---|---|",
     ]
-    return "\n".join(lines + [_line(json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))])
+    paths = [path for name in TWINS if (path := folder / f"{name}.json").exists()]
+    return "\n".join(lines + [_line(json.loads(path.read_text())) for path in paths])
 
 
 def _line(results: dict[str, Any]) -> str:
