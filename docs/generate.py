@@ -91,7 +91,7 @@ def options(function: Callable[..., Any]) -> Iterator[tuple[str, str]]:
         elif hints[parameter.name] is bool and default is True:
             flag = f"--no-{flag[2:]}"
             text = f"do not {text}"
-        elif default not in (None, False, parameter.empty) and "Default:" not in text:
+        elif default not in (None, (), False, parameter.empty) and "Default:" not in text:
             text += f" Default: {default}."
         text = re.sub(r"(?<![`\w-])(--[a-z][\w-]*)", r"`\1`", text)  # two hyphens in a text would become a dash
         yield f"`{f'{flag} {value}'.strip()}`", text.replace("|", "\\|")

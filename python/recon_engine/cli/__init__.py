@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from ._help import shown
 from ._runs import INTERRUPTED, complain, is_interrupt
 from .align import align
 from .build import build
@@ -83,6 +84,9 @@ def _run(arguments: list[str]) -> int:
     tyro = extra("tyro", "cli")
     return int(
         tyro.extras.subcommand_cli_from_dict(
-            commands(), prog="recon", description="Differentiable 3D reconstruction.", args=arguments
+            {name: shown(command) for name, command in commands().items()},
+            prog="recon",
+            description="Differentiable 3D reconstruction.",
+            args=arguments,
         )
     )

@@ -20,7 +20,7 @@ _COLUMNS = {
 
 def build(
     *,
-    obj: tuple[Path, ...] | None = None,
+    obj: tuple[Path, ...] = (),
     images: Path | None = None,
     angles: Path | None = None,
     cameras: Path | None = None,
