@@ -1,4 +1,5 @@
-"""A program as PyTorch3D's users write it: shape and colours are fitted to pictures. It imports pytorch3d only."""
+"""A program as PyTorch3D's users write it: shape and colours are fitted to pictures, or with
+--silhouettes the shape alone. It imports pytorch3d only."""
 
 import sys
 import time
@@ -25,13 +26,15 @@ from pytorch3d.utils import ico_sphere
 
 assert TexturesVertex is SameTexturesVertex
 device = torch.device("cpu")
-iterations, size, num_views, level, seed = map(int, sys.argv[1:6])
+with_colors = "--silhouettes" not in sys.argv
+arguments = [argument for argument in sys.argv[1:] if argument != "--silhouettes"]
+iterations, size, num_views, level, seed = map(int, arguments[:5])
 torch.manual_seed(seed)
 np.random.seed(seed)  # noqa: NPY002
 num_views_per_iteration = 2
 
-if len(sys.argv) > 6:
-    target_mesh = load_objs_as_meshes([sys.argv[6]], device=device)
+if len(arguments) > 5:
+    target_mesh = load_objs_as_meshes([arguments[5]], device=device)
     verts = target_mesh.verts_packed()
     N = verts.shape[0]
     center = verts.mean(0)
@@ -93,9 +96,11 @@ for i in range(iterations):
     loss["normal"] = mesh_normal_consistency(new_src_mesh)
     loss["laplacian"] = mesh_laplacian_smoothing(new_src_mesh, method="uniform")
     for j in np.random.permutation(num_views).tolist()[:num_views_per_iteration]:  # noqa: NPY002
-        images = renderer_textured(new_src_mesh, cameras=target_cameras[j], lights=lights)
+        render = renderer_textured if with_colors else renderer_silhouette
+        images = render(new_src_mesh, cameras=target_cameras[j], lights=lights)
         loss["silhouette"] += ((images[..., 3] - target_silhouette[j]) ** 2).mean() / num_views_per_iteration
-        loss["rgb"] += ((images[..., :3] - target_rgb[j]) ** 2).mean() / num_views_per_iteration
+        if with_colors:
+            loss["rgb"] += ((images[..., :3] - target_rgb[j]) ** 2).mean() / num_views_per_iteration
     sum_loss = torch.tensor(0.0, device=device)
     for k, value in loss.items():
         sum_loss += value * weights[k]

@@ -297,9 +297,10 @@ def test_fit_mesh(tmp_path, target):
     torch.testing.assert_close(verts.mean(0), torch.full((3,), 5.0), rtol=0, atol=0.5)
 
 
-def test_fit_images():
+@pytest.mark.parametrize("losses", [[], ["--silhouettes"]])
+def test_fit_images(losses):
     need("recon_engine.loss.mesh_edge_loss", "recon_engine.renderer.SoftPhongShader")
-    done = compat(str(FOLDER / "fit_images.py"), "8", "32", "4", "2", "0")
+    done = compat(str(FOLDER / "fit_images.py"), "8", "32", "4", "2", "0", *losses)
     assert done.returncode == 0, done.stderr
     first, last = printed(done.stdout, "images")
     assert last < 0.8 * first
