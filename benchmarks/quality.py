@@ -235,16 +235,18 @@ def build() -> Iterator[Row]:
     for name, mesh, wanted in cases:
         if mesh is None:
             continue
-        result, seconds = timed(from_mesh, mesh, mesh_settings(), show_progress=True)
-        details = {
-            "iou_min": float(result.iou.min()),
-            "iou_unseen": result.unseen_iou,
-            "iterations": result.history.length,
-        }
-        name = f"{name}, 20 views of 128 x 128"
-        iou = float(result.iou.mean())
-        yield Row(name, "mean IoU of silhouettes", iou, wanted, seconds=seconds, details=details)
-        yield Row(name, "chamfer, both ways, half extent 0.5", float(result.chamfer))
+        for coarse in (False, True):
+            settings = mesh_settings(coarse_to_fine=coarse)
+            result, seconds = timed(from_mesh, mesh, settings, show_progress=True)
+            details = {
+                "iou_min": float(result.iou.min()),
+                "iou_unseen": result.unseen_iou,
+                "iterations": result.history.length,
+            }
+            title = f"{name}, 20 views of 128 x 128" + (", coarse to fine" if coarse else "")
+            iou = float(result.iou.mean())
+            yield Row(title, "mean IoU of silhouettes", iou, wanted, seconds=seconds, details=details)
+            yield Row(title, "chamfer, both ways, half extent 0.5", float(result.chamfer))
 
 
 @method
