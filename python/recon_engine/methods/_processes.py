@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -190,5 +191,8 @@ def joined(device: str) -> Iterator[Processes]:
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     yield Processes(distributed=True)
-    # After an error the group is left as it is: taking it down would wait for processes that do not come.
+    # After an error the group is left as it is: taking it down would wait for processes that do not come. What uses it
+    # goes first: DistributedDataParallel, which is in a cycle with its step, must not be the last to let go of it. That
+    # would wait, with Python's lock, for threads that want the lock (seen with torch 2.4).
+    gc.collect()
     dist.destroy_process_group()
