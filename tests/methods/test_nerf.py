@@ -174,6 +174,7 @@ def saved(fitted, tmp_path_factory) -> Path:
 def test_results_hold_the_network_and_the_numbers(fitted, saved):
     assert {path.name for path in saved.iterdir()} == {
         "field.pt",
+        "mesh.ply",
         "losses.csv",
         "losses.png",
         "held_out.png",

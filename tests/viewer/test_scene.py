@@ -219,7 +219,8 @@ def test_nerf(tmp_path):
     x, y, z = point.tolist()
     from recon_engine.renderer import RayBundle
 
-    ray = RayBundle(torch.tensor([[0.0, y, z]]), torch.tensor([[1.0, 0, 0]]), torch.tensor([[x]]), torch.zeros(1, 2))
+    place = torch.tensor([[x, y, z]])
+    ray = RayBundle(place, -place, torch.zeros(1, 1), torch.zeros(1, 2))
     with torch.no_grad():
         density, color = result.field(ray)
     torch.testing.assert_close(field.densities()[0, 0, 10, 20, 30], density.reshape(()), rtol=1e-4, atol=1e-6)

@@ -12,10 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recon_engine.io import IO
 from recon_engine.renderer import PerspectiveCameras
 from recon_engine.report import Number, Picture, Report, versions
+from recon_engine.structures import Meshes, Volumes
 
 from . import _pictures as pictures
+from ._isosurface import surface_of
 from ._run import History
 from ._views import Cameras, CameraSettings, Frame, Pictures, Subject, cameras_at, take_pictures
 from .build import silhouette_iou
@@ -32,6 +35,9 @@ _FILES = {
     "turntable.gif": "the object and the result, turning",
     "metrics.json": "the numbers of this page, the settings and the versions",
 }
+
+SURFACE = "mesh.ply"
+SURFACE_FILE = {SURFACE: "the surface, by marching cubes, with colours, at the place and scale of the object"}
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,23 @@ def turning(render: Render, subject: Subject, settings: CameraSettings) -> list[
     cameras = cameras_at(elevation, azimuth, settings, subject.frame.center.device)
     sides = [] if subject.placed is None else [take_pictures(subject.placed, elevation, azimuth, settings).rgba]
     return list(np.concatenate([pictures.on_paper(straight(side)) for side in (*sides, render(cameras))], 2))
+
+
+def save_surface(result: FieldResult, volumes: Volumes, step: float, path: Path) -> bool:
+    """Write the surface of a result as PLY, at the place and scale of its object; whether there is any.
+
+    Args:
+        result: of a fit.
+        volumes: what was found, see `surface_of`.
+        step: see `surface_of`.
+        path: the file.
+    """
+    mesh = surface_of(volumes, step)
+    if mesh is None:
+        return False
+    placed = Meshes([result.frame.undo(mesh.verts_packed())], mesh.faces_list(), mesh.textures)
+    IO().save_mesh(placed, path)
+    return True
 
 
 def straight(rgba: Tensor) -> np.ndarray:

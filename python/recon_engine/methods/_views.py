@@ -135,6 +135,11 @@ class ViewSettings(CameraSettings):
             raise ValueError(f"min_depth must be above 0 and below max_depth, got {self.depths}")
 
     @property
+    def step(self) -> float:
+        """The distance between two samples of a ray along the camera's axis."""
+        return (self.depths[1] - self.depths[0]) / (self.points_per_ray - 1)
+
+    @property
     def depths(self) -> tuple[float, float]:
         """Depths of the first and the last sample of a ray."""
         near = self.distance - min(_MARGIN, 0.99 * self.distance) if self.min_depth is None else self.min_depth

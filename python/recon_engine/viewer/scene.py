@@ -214,24 +214,8 @@ def _read_tensors(path: Path) -> Volumes:
     if isinstance(kept, dict) and "network" in kept:
         from recon_engine.methods.nerf import load_field
 
-        return _field_volume(load_field(path))
+        return load_field(path).on_grid(_GRID)
     raise ValueError(f"the file {path} holds neither a volume nor a radiance field")
-
-
-def _field_volume(network: Any, extent: float = 1.05) -> Volumes:
-    """Densities and colours of a radiance field, seen along x, at the points of a grid around the unit sphere."""
-    from recon_engine.renderer import RayBundle
-
-    axis = torch.linspace(-extent, extent, _GRID)
-    z, y = torch.meshgrid(axis, axis, indexing="ij")
-    origins = torch.stack([torch.zeros_like(z), y, z], -1)
-    directions = torch.tensor([1.0, 0.0, 0.0]).expand_as(origins)
-    lengths = axis.expand(_GRID, _GRID, _GRID)
-    with torch.no_grad():
-        densities, colors = network.in_chunks(RayBundle(origins, directions, lengths, origins[..., :2]))
-    return Volumes(
-        densities.permute(3, 0, 1, 2)[None], colors.permute(3, 0, 1, 2)[None], voxel_size=2 * extent / (_GRID - 1)
-    )
 
 
 # Runs
@@ -286,7 +270,7 @@ def _kept_field(about: Mapping[str, Any], model: Mapping[str, Tensor]) -> Volume
 
     network = RadianceField(about["harmonics"], about["omega"], about["hidden"])
     network.load_state_dict(dict(model))
-    return _field_volume(network)
+    return network.on_grid(_GRID)
 
 
 def _kept_sphere(about: Mapping[str, Any], model: Mapping[str, Tensor]) -> Meshes:
@@ -312,12 +296,13 @@ def _read_folder(path: Path) -> Scene:
     if not isinstance(metrics, dict):
         raise ValueError(f"the file {path / 'metrics.json'} is not that of a run")
     things: dict[str, Any] = {}
-    for file in sorted(path.iterdir()):
-        if file.suffix.lower() in _MESHES and file.stem not in things:
-            things[file.stem] = _read_shape(file)
     for name in ("volume.pt", "field.pt"):
         if (path / name).exists():
             things[name.removesuffix(".pt")] = _read_tensors(path / name)
+    if not things:  # a mesh beside a volume or a field shows the same
+        for file in sorted(path.iterdir()):
+            if file.suffix.lower() in _MESHES and file.stem not in things:
+                things[file.stem] = _read_shape(file)
     cameras = _cameras(metrics, things)
     if cameras is not None:
         things["cameras"] = cameras

@@ -11,6 +11,8 @@ from recon_engine.ops import closest_points_on_mesh, signed_distance, winding_nu
 from recon_engine.ops.marching_cubes import marching_cubes
 from recon_engine.structures import Meshes
 
+from .._surface import largest_part
+
 _CELLS = 96  # of the grid, along the longest side
 _COARSE = 4  # cells along a side of a block whose points may be judged by one of them
 _NEAREST = 0.05  # a grid point is at least so many cells from the surface: no slivers, no vertices on one another
@@ -65,7 +67,7 @@ def reclosed(mesh: Meshes, cells: int = _CELLS) -> Meshes:
     (closed,), (triangles,) = marching_cubes(distance[None], 0.0, return_local_coords=False)
     if len(triangles) == 0:
         raise ValueError(f"the mesh encloses nothing as thick as a cell of {side:.3g}: no surface is left")
-    return _largest(low - 2 * side + closed * side, triangles)
+    return largest_part(low - 2 * side + closed * side, triangles)
 
 
 def _signed_distance(verts: Tensor, faces: Tensor, low: Tensor, side: float, blocks: list[int]) -> Tensor:
@@ -96,18 +98,3 @@ def _signed_distance(verts: Tensor, faces: Tensor, low: Tensor, side: float, blo
     X, Y, Z = blocks
     grid = values.reshape(X, Y, Z, _COARSE, _COARSE, _COARSE).permute(2, 5, 1, 4, 0, 3)
     return grid.reshape(Z * _COARSE, Y * _COARSE, X * _COARSE)
-
-
-def _largest(verts: Tensor, faces: Tensor) -> Meshes:
-    """The connected part with the most faces."""
-    label = torch.arange(len(verts), device=verts.device)
-    while True:
-        least = label[faces].amin(1, keepdim=True).expand(-1, 3)
-        lower = label.scatter_reduce(0, faces.flatten(), least.flatten(), "amin")
-        lower = lower[lower]
-        if torch.equal(lower, label):
-            break
-        label = lower
-    largest = torch.bincount(label[faces[:, 0]]).argmax()
-    kept, renumbered = faces[label[faces[:, 0]] == largest].unique(return_inverse=True)
-    return Meshes(verts=[verts[kept]], faces=[renumbered])

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recon_engine.renderer import HarmonicEmbedding, RayBundle, ray_bundle_to_ray_points
+from recon_engine.structures import Volumes
 
 _SHARPNESS = 10.0  # beta of the softplus functions
 _START_DENSITY = -1.5  # bias of the density: at the start space is nearly empty
@@ -61,6 +62,21 @@ class RadianceField(torch.nn.Module):
         directions = self.embedding(F.normalize(ray_bundle.directions, dim=-1))
         mixed = self.color_of_features(features) + self.color_of_direction(directions)[..., None, :]
         return densities, self.color(F.softplus(mixed, _SHARPNESS)).sigmoid()
+
+    def on_grid(self, points: int, extent: float = 1.05) -> Volumes:
+        """Densities and colours at the points of a grid around the unit sphere, seen from outside; without gradients.
+
+        Args:
+            points: along each side.
+            extent: half of a side.
+        """
+        axis = torch.linspace(-extent, extent, points, device=self.density.weight.device)
+        z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+        places = torch.stack([x, y, z], -1)
+        with torch.no_grad():
+            samples = self.in_chunks(RayBundle(places, -places, torch.zeros_like(x)[..., None], places[..., :2]))
+        densities, colors = (sample[..., 0, :].permute(3, 0, 1, 2)[None] for sample in samples)
+        return Volumes(densities, colors, voxel_size=2 * extent / (points - 1))
 
     def in_chunks(self, ray_bundle: RayBundle, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """The same as `forward`, some rays at a time: for whole pictures, without gradients."""

@@ -8,12 +8,13 @@ import torch
 
 from recon_engine.report import Number
 
-from .._fields import save_field
+from .._fields import SURFACE, SURFACE_FILE, save_field, save_surface
 from .._run import save_tensors
 from .field import RadianceField
 from .fit import NerfResult
 
 _FILES = {"field.pt": "the network; load_field reads it"}
+_GRID = 96  # points along a side of the grid that the surface is found in
 
 
 def save_results(result: NerfResult, folder: Path, source: str) -> None:
@@ -30,6 +31,7 @@ def save_results(result: NerfResult, folder: Path, source: str) -> None:
     settings = result.settings
     sizes = {"harmonics": settings.harmonics, "omega": settings.omega, "hidden": settings.hidden}
     save_tensors({"sizes": sizes, "network": result.field.state_dict()}, folder / "field.pt")
+    found = save_surface(result, result.field.on_grid(_GRID), settings.step, folder / SURFACE)
     count = sum(parameter.numel() for parameter in result.field.parameters())
     save_field(
         result,
@@ -38,7 +40,7 @@ def save_results(result: NerfResult, folder: Path, source: str) -> None:
         f"A network of {count:,} numbers, trained in {result.history.length} iterations until its space looked like "
         f"the object in {settings.views} views.",
         source,
-        _FILES,
+        {**_FILES, **(SURFACE_FILE if found else {})},
         [Number("Network", f"{count:,}", "numbers")],
     )
 

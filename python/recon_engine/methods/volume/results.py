@@ -9,7 +9,7 @@ import torch
 from recon_engine.report import Number
 from recon_engine.structures import Volumes
 
-from .._fields import save_field
+from .._fields import SURFACE, SURFACE_FILE, save_field, save_surface
 from .._run import save_tensors
 from .fit import VolumeResult
 
@@ -39,6 +39,7 @@ def save_results(result: VolumeResult, folder: Path, source: str) -> None:
         },
         folder / "volume.pt",
     )
+    found = save_surface(result, result.volumes, settings.step, folder / SURFACE)
     save_field(
         result,
         folder,
@@ -46,7 +47,7 @@ def save_results(result: VolumeResult, folder: Path, source: str) -> None:
         f"A volume of {settings.resolution} x {settings.resolution} x {settings.resolution} voxels, changed in "
         f"{result.history.length} iterations until it looked like the object in {settings.views} views.",
         source,
-        _FILES,
+        {**_FILES, **(SURFACE_FILE if found else {})},
         [Number("Volume", f"{settings.resolution}³", "voxels, each with a density and a colour")],
     )
 
