@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import signal
 import struct
 import sys
 from collections.abc import Callable
@@ -20,6 +21,10 @@ DEVICES = [
     "cpu",
     pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")),
 ]
+
+# A shell that starts the tests in the background has Ctrl-C ignored in all that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=DEVICES)
