@@ -6,7 +6,6 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from recon_engine.ops.marching_cubes import marching_cubes
 from recon_engine.renderer import TexturesVertex
@@ -42,13 +41,6 @@ def surface_of(volumes: Volumes, step: float) -> Meshes | None:
     local = 2 * (verts - 1) / (size - 1) - 1
     mesh = largest_part(volumes.local_to_world_coords(local[None])[0], faces.flip(1))
     # A voxel below the surface: in front of it nobody has seen a colour.
-    voxel = volumes.local_to_world_coords(torch.stack([-torch.ones(3), 2 / (size.cpu() - 1) - 1])[None].to(local))[0]
-    below = mesh.verts_packed() - (voxel[1] - voxel[0]).norm() / math.sqrt(3) * mesh.verts_normals_packed()
-    return Meshes(mesh.verts_list(), mesh.faces_list(), TexturesVertex([_read(colors, volumes, below)]))
-
-
-def _read(colors: Tensor, volumes: Volumes, points: Tensor) -> Tensor:
-    """(P, 3) colours at points (P, 3) of the world."""
-    local = volumes.world_to_local_coords(points[None])[:, None, None]
-    read = F.grid_sample(colors, local, padding_mode="border", align_corners=True)
-    return read[0, :, 0, 0].T
+    below = volumes.world_to_local_coords(mesh.verts_packed()[None]) - 2 / (size - 1) * mesh.verts_normals_packed()
+    read = F.grid_sample(colors, below[:, None, None], padding_mode="border", align_corners=True)
+    return Meshes(mesh.verts_list(), mesh.faces_list(), TexturesVertex([read[0, :, 0, 0].T]))
